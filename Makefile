@@ -1,0 +1,40 @@
+# `make` lists the targets. PYTHON=python3.12 make test picks another Python.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help venv demo test test-slow lint format
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Again whenever what is installed has changed.
+$(READY): pyproject.toml constraints.txt
+	@echo "==> installing into .venv (minutes the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
+		-c constraints.txt -e '.[dev,examples,pandas,polars]'
+	@touch $@
+
+venv: $(READY)  ## install the package, its extras and the tools into .venv
+
+demo: $(READY)  ## train a classifier of digits through Hydra, and test it
+	@echo "==> the digits as a Lance dataset"
+	@$(BIN)/python examples/make_digits.py
+	@echo "==> python examples/train.py"
+	@$(BIN)/python examples/train.py trainer.enable_progress_bar=false
+
+test: $(READY)  ## run the tests
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: $(READY)  ## run the tests that take minutes
+	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(READY)  ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .

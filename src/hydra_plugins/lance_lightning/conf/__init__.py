@@ -1,0 +1,1 @@
+"""The `data` group and its groups `source`, `splits` and `sampler`."""

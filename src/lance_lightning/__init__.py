@@ -1,0 +1,98 @@
+"""Train PyTorch Lightning models straight from Lance datasets and LanceDB tables.
+
+Names are handed on lazily: a worker process that unpickles one of them imports
+torch, pyarrow and lance, but neither lightning nor hydra nor lancedb.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lance_lightning.datamodule import LanceDataModule
+    from lance_lightning.loader import LanceDataLoader
+    from lance_lightning.samplers import BlockShuffle, Sequential, Shuffle
+    from lance_lightning.sources import (
+        ArrowSource,
+        LanceDBSource,
+        LanceSource,
+        SeparateSources,
+    )
+    from lance_lightning.splits import (
+        AllRows,
+        CalculatedSplit,
+        HashSplit,
+        PermutationSplit,
+        RandomSplit,
+        SequentialSplit,
+    )
+    from lance_lightning.types import (
+        ConfigError,
+        DataError,
+        LanceLightningError,
+        SourceError,
+        StateError,
+        TransformError,
+    )
+
+_MODULES = {
+    "AllRows": "splits",
+    "ArrowSource": "sources",
+    "BlockShuffle": "samplers",
+    "CalculatedSplit": "splits",
+    "ConfigError": "types",
+    "DataError": "types",
+    "HashSplit": "splits",
+    "LanceDBSource": "sources",
+    "LanceDataLoader": "loader",
+    "LanceDataModule": "datamodule",
+    "LanceLightningError": "types",
+    "LanceSource": "sources",
+    "PermutationSplit": "splits",
+    "RandomSplit": "splits",
+    "SeparateSources": "sources",
+    "Sequential": "samplers",
+    "SequentialSplit": "splits",
+    "Shuffle": "samplers",
+    "SourceError": "types",
+    "StateError": "types",
+    "TransformError": "types",
+}
+
+__all__ = [
+    "AllRows",
+    "ArrowSource",
+    "BlockShuffle",
+    "CalculatedSplit",
+    "ConfigError",
+    "DataError",
+    "HashSplit",
+    "LanceDBSource",
+    "LanceDataLoader",
+    "LanceDataModule",
+    "LanceLightningError",
+    "LanceSource",
+    "PermutationSplit",
+    "RandomSplit",
+    "SeparateSources",
+    "Sequential",
+    "SequentialSplit",
+    "Shuffle",
+    "SourceError",
+    "StateError",
+    "TransformError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'lance_lightning' has no attribute {name!r}")
+    module = importlib.import_module(f"lance_lightning.{_MODULES[name]}")
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

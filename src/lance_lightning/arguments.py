@@ -1,0 +1,132 @@
+"""Checks of the data module's arguments, as a user or a config gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lance_lightning.transforms import Transforms
+from lance_lightning.types import STAGES, ConfigError, check_int, check_one_of
+
+FUNCTIONS = ("arrow_transform", "transform", "sample_transform", "collate_fn")
+
+
+class OneSplit(list[str]):
+    """The split of a stage that has one loader, not a list of loaders."""
+
+
+def spec_of(name: str, value: Any, method: str) -> Any:
+    """Return a spec that has what its kind must have.
+
+    Raises:
+        ConfigError: It is of another kind: a string, say, or a dict without a
+            ``_target_``.
+    """
+    if not hasattr(value, method) or isinstance(value, type):
+        raise ConfigError(
+            f"{name} must be a spec of lance_lightning such as those in its README, "
+            f"or a mapping with a _target_, got {value!r}"
+        )
+    return value
+
+
+def columns_of(value: Any) -> list[str] | dict[str, str] | None:
+    """Return the columns as Lance takes them.
+
+    Raises:
+        ConfigError: It is neither names nor a mapping of names to expressions, or
+            it is empty.
+    """
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        found: Any = dict(value)
+        names = [*found, *found.values()]
+    elif isinstance(value, list | tuple):
+        found = names = list(value)
+    else:
+        raise ConfigError(
+            "columns must be a list of names or a mapping from new name to a column "
+            f"or SQL expression, got {value!r}"
+        )
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"columns must hold at least one name, and names are text, got {value!r}; "
+            "leave columns out for all"
+        )
+    if isinstance(found, list) and len(set(found)) < len(found):
+        raise ConfigError(f"columns names a column twice: {value!r}")
+    return found  # type: ignore[no-any-return]
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return a bool, and refuse anything else: the text 'false' is true."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be true or false, got {value!r}")
+    return value
+
+
+def integer(name: str, value: Any) -> int:
+    """Return an integer of any sign."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name} must be an integer, got {value!r}")
+    return value
+
+
+def batch_sizes_of(given: Mapping[str, Any]) -> None:
+    """Check the three batch sizes.
+
+    Raises:
+        ConfigError: One is not a positive integer, or both ``batch_size`` and
+            ``global_batch_size`` are given.
+    """
+    for name in ("batch_size", "global_batch_size", "eval_batch_size"):
+        if given[name] is not None:
+            check_int(name, given[name], 1)
+    if given["batch_size"] is not None and given["global_batch_size"] is not None:
+        raise ConfigError(
+            "batch_size is rows per rank and global_batch_size rows over all ranks: "
+            f"give one of them, got batch_size={given['batch_size']} and "
+            f"global_batch_size={given['global_batch_size']}"
+        )
+
+
+def transforms_of(given: Mapping[str, Any], stage: str) -> Transforms:
+    """Return the user's functions of a stage; each may be a mapping by stage."""
+    chosen = {}
+    for name in FUNCTIONS:
+        value = given[name]
+        if isinstance(value, Mapping):
+            for key in value:
+                check_one_of(f"{name}: the stage", key, STAGES)
+            value = value.get(stage)
+        chosen[name] = value
+    return Transforms(**chosen)
+
+
+def stage_splits_of(given: Any, names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return the splits of each stage: the one of its name unless said otherwise.
+
+    Raises:
+        ConfigError: An unknown stage or split, or no stage has a split.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(
+            f"stage_splits must be a mapping from stage to split, got {given!r}"
+        )
+    chosen: dict[str, list[str]] = {
+        stage: OneSplit([stage] if stage in names else []) for stage in STAGES
+    }
+    for stage, wanted in (given or {}).items():
+        check_one_of("stage_splits: the stage", stage, STAGES)
+        several = isinstance(wanted, list | tuple)
+        for name in wanted if several else [wanted]:
+            check_one_of(f"stage_splits[{stage!r}]", name, names)
+        chosen[stage] = list(wanted) if several else OneSplit([wanted])
+    if not any(chosen.values()):
+        first = names[0] if names else "..."
+        raise ConfigError(
+            f"no split serves any stage: the splits are {', '.join(names)}, the stages "
+            f"{', '.join(STAGES)}; name one with stage_splits={{'train': {first!r}}}"
+        )
+    return chosen

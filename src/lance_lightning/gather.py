@@ -1,0 +1,180 @@
+"""Rows of Arrow pieces written straight to their final places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+Array = np.ndarray[Any, Any]
+Places = slice | Array
+
+
+class RowGather:
+    """Collects sorted pieces of a window in the window's own order.
+
+    Columns of fixed width are scattered into one buffer each, so that a piece's
+    memory can be used again for the next piece; others are kept until the end
+    and put in order at once.
+
+    Args:
+        rows: Rows of the window.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._schema: pa.Schema | None = None
+        self._columns: list[_Fixed | _Variable] = []
+
+    def put(self, piece: pa.Table, places: Places) -> None:
+        """Take in a piece whose row i belongs at ``places[i]`` of the window."""
+        if self._schema is None:
+            self._schema = piece.schema
+            self._columns = [_column(field.type, self._rows) for field in piece.schema]
+        for column, chunked in zip(self._columns, piece.columns, strict=True):
+            start = 0
+            for chunk in chunked.chunks:
+                column.put(chunk, _part(places, start, len(chunk)))
+                start += len(chunk)
+
+    def finish(self) -> pa.RecordBatch:
+        """Return the window."""
+        assert self._schema is not None
+        arrays = [column.finish() for column in self._columns]
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+
+
+def _part(places: Places, start: int, count: int) -> Places:
+    if isinstance(places, slice):
+        return slice(places.start + start, places.start + start + count)
+    return places[start : start + count]
+
+
+def _column(type_: pa.DataType, rows: int) -> _Fixed | _Variable:
+    layout = _Layout.of(type_)
+    return _Variable(type_, rows) if layout is None else _Fixed(type_, layout, rows)
+
+
+class _Layout:
+    """A fixed-width type taken apart: list levels outside, a primitive inside."""
+
+    def __init__(self, lists: list[pa.DataType], leaf: pa.DataType) -> None:
+        self.lists = lists
+        self.leaf = leaf
+        self.per_row = [1]  # values per row at each level, the leaf's last
+        for type_ in lists:
+            self.per_row.append(self.per_row[-1] * type_.list_size)
+        self.row_bytes = self.per_row[-1] * leaf.byte_width
+
+    @staticmethod
+    def of(type_: pa.DataType) -> _Layout | None:
+        """Return the layout, or None for a type of another kind."""
+        if isinstance(type_, pa.BaseExtensionType):
+            type_ = type_.storage_type
+        lists = []
+        while pa.types.is_fixed_size_list(type_):
+            if type_.list_size == 0:
+                return None
+            lists.append(type_)
+            type_ = type_.value_type
+        fixed = (
+            pa.types.is_integer(type_)
+            or pa.types.is_floating(type_)
+            or pa.types.is_temporal(type_)
+            or pa.types.is_decimal(type_)
+            or pa.types.is_fixed_size_binary(type_)
+        )
+        if not fixed or type_.byte_width == 0:
+            return None
+        return _Layout(lists, type_)
+
+
+class _Fixed:
+    """A fixed-width column: its rows are blocks of bytes in one buffer."""
+
+    def __init__(self, type_: pa.DataType, layout: _Layout, rows: int) -> None:
+        self._type = type_
+        self._layout = layout
+        self._rows = rows
+        # One void item a row: numpy moves it with one memcpy, a third faster
+        # than a row of numbers.
+        self._values = np.empty(rows, dtype=np.dtype((np.void, layout.row_bytes)))
+        self._valid: list[Array | None] = [None] * len(layout.per_row)
+
+    def put(self, chunk: pa.Array, places: Places) -> None:
+        if len(chunk) == 0:
+            return
+        if isinstance(chunk, pa.ExtensionArray):
+            chunk = chunk.storage
+        for level, per_row in enumerate(self._layout.per_row):
+            if chunk.null_count:
+                self._mark(level, chunk, places, per_row)
+            if level < len(self._layout.lists):
+                # ``values`` knows no offset, and ``flatten`` leaves null lists out.
+                size = self._layout.lists[level].list_size
+                chunk = chunk.values.slice(chunk.offset * size, len(chunk) * size)
+        width = self._layout.row_bytes // self._layout.per_row[-1]
+        data = np.frombuffer(chunk.buffers()[1], dtype=np.uint8)
+        data = data[chunk.offset * width : (chunk.offset + len(chunk)) * width]
+        self._values[places] = data.view(self._values.dtype)
+
+    def _mark(self, level: int, chunk: pa.Array, places: Places, per_row: int) -> None:
+        valid = self._valid[level]
+        if valid is None:
+            valid = self._valid[level] = np.ones((self._rows, per_row), dtype=bool)
+        found = chunk.is_valid().to_numpy(zero_copy_only=False)
+        valid[places] = found.reshape(-1, per_row)
+
+    def finish(self) -> pa.Array:
+        layout = self._layout
+        leaf = pa.py_buffer(self._values.view(np.uint8))
+        array = pa.Array.from_buffers(
+            layout.leaf,
+            self._rows * layout.per_row[-1],
+            [self._bitmap(len(layout.lists)), leaf],
+        )
+        for level in range(len(layout.lists) - 1, -1, -1):
+            array = pa.Array.from_buffers(
+                layout.lists[level],
+                self._rows * layout.per_row[level],
+                [self._bitmap(level)],
+                children=[array],
+            )
+        if isinstance(self._type, pa.BaseExtensionType):
+            array = self._type.wrap_array(array)
+        return array
+
+    def _bitmap(self, level: int) -> pa.Buffer | None:
+        valid = self._valid[level]
+        if valid is None:
+            return None
+        return pa.py_buffer(np.packbits(valid.ravel(), bitorder="little"))
+
+
+class _Variable:
+    """A column of any other type: pieces, put in order by one take at the end."""
+
+    def __init__(self, type_: pa.DataType, rows: int) -> None:
+        self._type = type_
+        self._source = np.empty(rows, dtype=np.int64)
+        self._chunks: list[pa.Array] = []
+        self._seen = 0
+        self._sorted = True
+
+    def put(self, chunk: pa.Array, places: Places) -> None:
+        self._sorted = self._sorted and isinstance(places, slice)
+        count = len(chunk)
+        self._source[places] = np.arange(self._seen, self._seen + count)
+        self._seen += count
+        self._chunks.append(chunk)
+
+    def finish(self) -> pa.Array:
+        if not self._chunks:
+            return pa.array([], type=self._type)
+        array = pa.concat_arrays(self._chunks)
+        if self._sorted:
+            return array
+        if isinstance(self._type, pa.BaseExtensionType):
+            return self._type.wrap_array(array.storage.take(pa.array(self._source)))
+        return array.take(pa.array(self._source))

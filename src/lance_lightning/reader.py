@@ -1,0 +1,291 @@
+"""Windows of many batches, read in sorted pieces; what runs in a worker."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from lance_lightning.formats import Format
+from lance_lightning.gather import RowGather
+from lance_lightning.plan import Plan
+from lance_lightning.samplers import Sampler
+from lance_lightning.shard import EvalShard, TrainShard
+from lance_lightning.sources import Snapshot
+from lance_lightning.transforms import BatchPlace, Transforms, make_batch
+from lance_lightning.types import ROW_ID, DataError, TransformError
+
+PIECE_BYTES = 8 << 20  # a larger result is mapped anew by malloc and 4 times slower
+WINDOW_BYTES = 64 << 20
+SMALL_WINDOW_BATCHES = 8
+SAMPLE_ROWS = 256  # rows looked at for the mean row's bytes
+
+Array = np.ndarray[Any, Any]
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Which rows come when, as a function of numbers.
+
+    Args:
+        plan: The rows of the split.
+        shard: Which of an epoch's positions are this replica's.
+        sampler: The order of an epoch; None is the plan's own order.
+        seed: Seed of the order and of the user's functions.
+    """
+
+    plan: Plan
+    shard: TrainShard | EvalShard
+    sampler: Sampler | None
+    seed: int
+
+    def row_offsets(self, epoch: int, first: int, last: int) -> tuple[Array, Array]:
+        """Return the rows of batches ``first`` to ``last``, the latter excluded.
+
+        Returns:
+            The table's row offsets in the order in which they are handed out,
+            int64 of shape (rows,), and the rows of each batch, int64 of shape
+            (last - first,).
+        """
+        positions, sizes = self.shard.positions(first, last)
+        if self.sampler is not None and isinstance(self.shard, TrainShard):
+            positions = self.sampler.indices(
+                positions,
+                num_rows=self.plan.num_rows,
+                seed=self.seed,
+                epoch=epoch,
+                global_batch_size=self.shard.global_batch_size,
+            )
+        return self.plan.offsets(positions), sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Converted rows of consecutive batches.
+
+    Args:
+        data: What the format made of them (Arrow where a worker sends them).
+        epoch: The epoch they belong to.
+        first: The first batch.
+        sizes: Rows of each batch.
+        row_offsets: The table's row offsets of all rows.
+    """
+
+    data: Any
+    epoch: int
+    first: int
+    sizes: Sequence[int]
+    row_offsets: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Everything that is needed to read batches, in a few KB: it goes to workers.
+
+    Args:
+        snapshot: The table at its pinned version.
+        columns: What Lance is asked for, as `Snapshot.lance_columns` gives it.
+        stream: Which rows come when.
+        format: The output format.
+        transforms: The user's functions.
+        stage: For error messages.
+        row_bytes: Mean bytes of a row in these columns.
+        window_batches: Batches a window.
+    """
+
+    snapshot: Snapshot
+    columns: Any
+    stream: Stream
+    format: Format
+    transforms: Transforms
+    stage: str
+    row_bytes: int
+    window_batches: int
+
+    def windows(self, start: int, num_batches: int) -> Iterator[tuple[int, int]]:
+        """Return the windows (first batch, last batch excluded) from ``start`` on.
+
+        Their borders lie on a grid that begins at batch 0, so that a resumed
+        epoch reads the same windows, the first one cut short.
+        """
+        size = self.window_batches
+        while start < num_batches:
+            last = min((start // size + 1) * size, num_batches)
+            yield start, last
+            start = last
+
+    def arrow_window(self, epoch: int, first: int, last: int) -> Window:
+        """Read the batches ``first`` to ``last`` as one Arrow batch."""
+        offsets, sizes = self.stream.row_offsets(epoch, first, last)
+        piece_rows = max(1, PIECE_BYTES // max(1, self.row_bytes))
+        rows = read_rows(self.snapshot.open(), self.columns, offsets, piece_rows)
+        return Window(rows, epoch, first, sizes.tolist(), offsets)
+
+    def convert(self, window: Window) -> Window:
+        """Convert an Arrow window to the output format, once for all its batches.
+
+        With an ``arrow_transform`` it stays Arrow: the batches are converted
+        after it has run.
+        """
+        if self.transforms.arrow_transform is not None:
+            return window
+        return Window(
+            self.format.convert(window.data),
+            window.epoch,
+            window.first,
+            window.sizes,
+            window.row_offsets,
+        )
+
+    def batches(self, window: Window) -> Iterator[Any]:
+        """Cut a converted window into batches and run the user's functions."""
+        start = 0
+        for number, size in enumerate(window.sizes, window.first):
+            place = BatchPlace(
+                self.stage,
+                self.stream.seed,
+                window.epoch,
+                number,
+                self.stream.shard.world.rank,
+                window.row_offsets[start : start + size],
+            )
+            try:
+                batch = make_batch(
+                    window.data,
+                    start,
+                    start + size,
+                    self.format,
+                    self.transforms,
+                    place,
+                )
+            except TransformError as error:
+                ids = self._row_ids(place.row_offsets[:8])
+                raise TransformError(f"{error}; row ids {ids}") from error.__cause__
+            yield batch
+            start += size
+
+    def _row_ids(self, offsets: Array) -> list[int]:
+        table = self.snapshot.open().take(offsets.tolist(), columns=[ROW_ID])
+        return [int(value) for value in table[ROW_ID].to_pylist()]
+
+
+def read_rows(
+    dataset: Any, columns: Any, offsets: Array, piece_rows: int
+) -> pa.RecordBatch:
+    """Read rows in any order through sorted pieces, each scattered to its place.
+
+    Args:
+        dataset: An open Lance dataset.
+        columns: Column names, or new names to SQL expressions.
+        offsets: Row offsets, int64 of shape (rows,), repeats allowed.
+        piece_rows: Rows asked for at once.
+
+    Returns:
+        The rows in the order of ``offsets``, in memory of their own.
+    """
+    rows = len(offsets)
+    order: Array | None = None
+    if rows > 1 and not bool(np.all(offsets[1:] >= offsets[:-1])):
+        order = np.argsort(offsets, kind="stable")
+        offsets = offsets[order]
+    gather = RowGather(rows)
+    for start in range(0, max(rows, 1), piece_rows):
+        stop = min(start + piece_rows, rows)
+        piece = read_piece(dataset, columns, offsets[start:stop])
+        if piece.num_rows != stop - start:
+            raise DataError(
+                f"asked Lance for {stop - start} rows at offsets "
+                f"{offsets[start:stop][:8].tolist()}... and got {piece.num_rows}"
+            )
+        gather.put(piece, slice(start, stop) if order is None else order[start:stop])
+    return gather.finish()
+
+
+def read_piece(dataset: Any, columns: Any, offsets: Array) -> pa.Table:
+    """Read sorted rows at once: neighbours by a ranged scan, others by a take."""
+    count = len(offsets)
+    if count == 0:
+        return dataset.scanner(columns=columns, limit=0).to_table()
+    first = int(offsets[0])
+    if int(offsets[-1]) - first == count - 1:
+        return dataset.scanner(
+            columns=columns, offset=first, limit=count, batch_size=max(count, 1)
+        ).to_table()
+    return dataset.take(offsets, columns=columns)
+
+
+def mean_row_bytes(snapshot: Snapshot, columns: Any, schema: pa.Schema) -> int:
+    """Return the mean bytes of a row, the same in every process.
+
+    Fixed-width columns are reckoned from the schema; with others, evenly spread
+    rows are read and their bytes counted.
+    """
+    widths = [_width(field.type) for field in schema]
+    if all(width is not None for width in widths):
+        return max(1, int(sum(width for width in widths if width is not None)))
+    rows = snapshot.num_rows
+    spread = np.unique(np.linspace(0, rows - 1, min(rows, SAMPLE_ROWS)).astype("int64"))
+    sample = snapshot.open().take(spread, columns=columns)
+    return max(1, int(sample.nbytes) // max(1, len(spread)))
+
+
+def window_batches(stream: Stream, row_bytes: int, *, small: bool) -> int:
+    """Return how many batches to read at once, bounded in bytes.
+
+    Args:
+        stream: Which rows come when.
+        row_bytes: Mean bytes of a row.
+        small: A worker sends the batches of a window together, and the user's
+            functions may have made them much larger than the rows: read fewer.
+    """
+    shard = stream.shard
+    rows = -(-shard.num_rows_of_rank // max(1, shard.num_batches))
+    fit = max(1, WINDOW_BYTES // (row_bytes * max(1, rows)))
+    if small:
+        return min(fit, SMALL_WINDOW_BATCHES)
+    buffer = getattr(stream.sampler, "buffer_size", None)
+    if buffer is None or not isinstance(shard, TrainShard):
+        return fit
+    # A window that straddles two of BlockShuffle's buffers reads blocks of both.
+    period = max(1, buffer // shard.global_batch_size)
+    if fit >= period:
+        return int(fit - fit % period)
+    return max(size for size in range(1, fit + 1) if period % size == 0)
+
+
+def _width(type_: pa.DataType) -> float | None:
+    """Return the bytes a value of this type takes, None where that differs."""
+    if isinstance(type_, pa.ExtensionType | pa.FixedShapeTensorType):
+        return _width(type_.storage_type)
+    if pa.types.is_fixed_size_list(type_):
+        inner = _width(type_.value_type)
+        return None if inner is None else inner * type_.list_size
+    try:
+        return float(type_.bit_width) / 8
+    except ValueError:
+        return None
+
+
+def read_ahead(
+    produce: Callable[[T], U], requests: Iterable[T], depth: int = 1
+) -> Iterator[U]:
+    """Yield ``produce(request)`` in order, ``depth`` ahead on a background thread."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="lance_lightning")
+    pending: deque[Future[U]] = deque()
+    try:
+        for request in requests:
+            pending.append(pool.submit(produce, request))
+            if len(pending) > depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        # An early break must leave no thread reading on, and not wait for one.
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,108 @@
+"""Which version of a table to read with a checkpoint: stage against identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lance_lightning.sources import Identity, Snapshot, Source, strip_secrets
+from lance_lightning.types import SourceError, StateError
+
+
+def saved_source(snapshot: Snapshot) -> dict[str, Any]:
+    """Return what a checkpoint holds of a table, without secrets."""
+    return {
+        "uri": strip_secrets(snapshot.uri),
+        "branch": snapshot.branch,
+        "identity": snapshot.identity.to_dict(),
+    }
+
+
+def repinned(
+    source: Source,
+    current: Snapshot,
+    saved: Mapping[str, Any],
+    stage: str,
+    cache_dir: Path,
+) -> tuple[Snapshot, str | None]:
+    """Return what to read with a checkpoint, and a line to log.
+
+    ``fit`` goes on with the checkpoint's rows or not at all. ``validate`` and
+    ``test`` read the checkpoint's version of the same table, and any other table
+    as configured. ``predict`` reads what is configured.
+
+    Args:
+        source: What is configured.
+        current: What it was pinned to.
+        saved: What `saved_source` wrote.
+        stage: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
+        cache_dir: Where in-memory tables are written.
+
+    Raises:
+        StateError: The rows of the checkpoint cannot be read, or another version
+            was asked for by number.
+    """
+    wanted = Identity.from_dict(saved["identity"])
+    here = strip_secrets(current.uri)
+    both = (
+        f"\n  in the checkpoint: {saved['uri']}, version {wanted.version}"
+        f"\n  configured: {current.describe()}\n"
+    )
+    if current.identity == wanted:
+        moved = (
+            None if here == saved["uri"] else f"the same table at another URI:{both}"
+        )
+        return current, moved
+    if stage == "predict":
+        return current, f"predicting on other rows than those trained on:{both}"
+    if _version_is_given(source):
+        return _explicit(source, current, wanted, stage, both)
+    try:
+        found = source.resolve(cache_dir, version=wanted.version)
+    except SourceError as error:
+        return _missing(current, saved, stage, both, str(error))
+    if found.identity == wanted:
+        moved = (
+            None if here == saved["uri"] else f"the same table at another URI:{both}"
+        )
+        return found, moved
+    return _missing(current, saved, stage, both, "its files or schema are others")
+
+
+def _version_is_given(source: Source) -> bool:
+    given = (getattr(source, "version", None), getattr(source, "tag", None))
+    return any(value is not None for value in given)
+
+
+def _explicit(
+    source: Source, current: Snapshot, wanted: Identity, stage: str, both: str
+) -> tuple[Snapshot, str | None]:
+    if stage == "fit":
+        raise StateError(
+            "the checkpoint was trained on another version than the one that is "
+            f"configured, so a resumed run would see other rows:{both}leave version "
+            f"and tag out, or set version={wanted.version}; to start afresh, load the "
+            "weights alone"
+        )
+    return current, f"reading the configured version, not the checkpoint's:{both}"
+
+
+def _missing(
+    current: Snapshot, saved: Mapping[str, Any], stage: str, both: str, why: str
+) -> tuple[Snapshot, str | None]:
+    if strip_secrets(current.uri) == saved["uri"]:
+        raise StateError(
+            "the rows of the checkpoint are not to be had any more: its version was "
+            f"cleaned up, or the table was removed and written anew ({why}):{both}"
+            "tag a version that a run needs (dataset.tags.create(name, version)) so "
+            "that clean-up keeps it; to go on with the table as it is, load the "
+            "weights alone"
+        )
+    if stage == "fit":
+        raise StateError(
+            f"the checkpoint was trained on another table ({why}):{both}configure the "
+            "table that it was trained on; to start afresh on this one, load the "
+            "weights alone"
+        )
+    return current, f"reading another table than the checkpoint's:{both}"

@@ -1,0 +1,235 @@
+"""Who gets which positions of an epoch: the same number of steps for every rank.
+
+Pure arithmetic. Nothing here is of the size of the split: a share is made in a
+moment, and asking for batches costs what they hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lance_lightning.types import ConfigError, check_int
+from lance_lightning.world import World
+
+Ints = NDArray[np.int64]
+
+
+def _check_rows(num_rows: int, world: World) -> None:
+    """Raise a `ConfigError` unless each rank can have a row."""
+    check_int("num_rows", num_rows, 0)
+    if num_rows == 0:
+        raise ConfigError(
+            "the split has no rows, so there is nothing to iterate over; "
+            "check its share and the filter"
+        )
+    if num_rows < world.size:
+        raise ConfigError(
+            f"the split has {num_rows} rows for {world.size} ranks, so some rank "
+            f"would have none and the others would wait for it forever; give the "
+            f"split more rows or use at most {num_rows} ranks"
+        )
+
+
+def _check_batches(first: int, last: int, num_batches: int) -> None:
+    """Raise a `ConfigError` unless ``[first, last)`` are batches of the epoch."""
+    if not 0 <= first <= last <= num_batches:
+        raise ConfigError(
+            f"batches {first} to {last} are not in an epoch of {num_batches} batches"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainShard:
+    """The share of one rank in an epoch of training.
+
+    Global batch t is the positions ``[t G, (t + 1) G)`` for every world size, G the
+    global batch size, so that another world size trains on the same batches. The
+    last global batch, of fewer rows, is shared out as well; with fewer rows than
+    ranks each of the ranks that would get none repeats one of its rows.
+
+    Args:
+        num_rows: Rows in the split.
+        global_batch_size: Rows in a batch over all ranks.
+        world: This rank and the number of ranks.
+        drop_last: Leave out the last global batch if it is not full.
+        strided: Rank r takes the positions that are r modulo the world size, else
+            the r-th part of each global batch.
+
+    Raises:
+        ConfigError: There are no rows, fewer than ranks, or with ``drop_last``
+            fewer than one global batch; or the ranks cannot share a global batch
+            evenly.
+    """
+
+    num_rows: int
+    global_batch_size: int
+    world: World
+    drop_last: bool
+    strided: bool
+
+    def __post_init__(self) -> None:
+        check_int("global_batch_size", self.global_batch_size, 1)
+        _check_rows(self.num_rows, self.world)
+        if self.global_batch_size % self.world.size:
+            raise ConfigError(
+                f"global_batch_size {self.global_batch_size} is not a multiple of "
+                f"the world size {self.world.size}, so the ranks' batches would "
+                f"differ in size; choose a multiple, or give batch_size"
+            )
+        if self.drop_last and self.num_rows < self.global_batch_size:
+            raise ConfigError(
+                f"the split has {self.num_rows} rows, fewer than one global batch "
+                f"of {self.global_batch_size}, so with drop_last=True there would be "
+                f"no batch; use drop_last=False or a smaller batch"
+            )
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch, the same for every rank."""
+        return self._full_batches + bool(self._rows_at_end)
+
+    @property
+    def num_rows_of_rank(self) -> int:
+        """Rows that this rank delivers in an epoch, with what it repeats."""
+        return self._full_batches * self._batch_size + len(self._end_positions())
+
+    @property
+    def repeated_rows(self) -> int:
+        """Rows that come twice in an epoch, over all ranks."""
+        if not self._rows_at_end:
+            return 0
+        return max(0, self.world.size - self._rows_at_end)
+
+    @property
+    def last_batch_rows(self) -> int:
+        """Rows in this rank's last batch of an epoch."""
+        return len(self._end_positions()) or self._batch_size
+
+    def positions(self, first: int, last: int) -> tuple[Ints, Ints]:
+        """Return the positions of this rank's batches ``[first, last)``.
+
+        Returns:
+            The positions of the batches one after the other, and the number of
+            rows of each batch, shape ``(last - first,)``.
+
+        Raises:
+            ConfigError: The epoch has no such batches.
+        """
+        _check_batches(first, last, self.num_batches)
+        full = min(last, self._full_batches)
+        parts = [self._full_positions(min(first, full), full)]
+        counts = np.full(last - first, self._batch_size, np.int64)
+        if full < last and first < last:
+            parts.append(self._end_positions())
+            counts[-1] = len(parts[-1])
+        return np.concatenate(parts), counts
+
+    @property
+    def _batch_size(self) -> int:
+        return self.global_batch_size // self.world.size
+
+    @property
+    def _full_batches(self) -> int:
+        return self.num_rows // self.global_batch_size
+
+    @property
+    def _rows_at_end(self) -> int:
+        """Rows in the last global batch if it comes and is not full, else 0."""
+        return 0 if self.drop_last else self.num_rows % self.global_batch_size
+
+    def _full_positions(self, first: int, last: int) -> Ints:
+        batch, rank, size = self.global_batch_size, self.world.rank, self.world.size
+        if self.strided:
+            return np.arange(first * batch + rank, last * batch, size, dtype=np.int64)
+        begins = np.arange(first, last, dtype=np.int64) * batch
+        own = np.arange(self._batch_size, dtype=np.int64) + rank * self._batch_size
+        return (begins[:, None] + own).reshape(-1)
+
+    def _end_positions(self) -> Ints:
+        m, rank, size = self._rows_at_end, self.world.rank, self.world.size
+        if not m:
+            return np.empty(0, np.int64)
+        if self.strided:
+            own = np.arange(rank, m, size, dtype=np.int64)
+        else:
+            begin, end = rank * m // size, (rank + 1) * m // size
+            own = np.arange(begin, end, dtype=np.int64)
+        if not len(own):
+            own = np.array([rank % m], np.int64)
+        return own + (self.num_rows - m)
+
+
+@dataclass(frozen=True, slots=True)
+class EvalShard:
+    """The share of one rank in validation, test or prediction.
+
+    Each row comes exactly once over all ranks, in the order of the plan, and every
+    rank makes the same number of steps: full batches and then small ones, down to
+    one row.
+
+    Args:
+        num_rows: Rows in the split.
+        batch_size: Rows in a full batch of one rank.
+        world: This rank and the number of ranks.
+
+    Raises:
+        ConfigError: There are no rows, or fewer than ranks.
+    """
+
+    num_rows: int
+    batch_size: int
+    world: World
+
+    def __post_init__(self) -> None:
+        check_int("batch_size", self.batch_size, 1)
+        _check_rows(self.num_rows, self.world)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of this rank; the same for every rank unless `uneven`."""
+        return min(self._steps, self.num_rows_of_rank)
+
+    @property
+    def num_rows_of_rank(self) -> int:
+        """Rows that this rank delivers."""
+        begin, end = self._rows
+        return end - begin
+
+    @property
+    def uneven(self) -> bool:
+        """Whether some ranks make one step fewer, having too few rows.
+
+        Only with batches of one row, where equal steps would need a repeated row.
+        """
+        return self.num_rows // self.world.size < self._steps
+
+    def positions(self, first: int, last: int) -> tuple[Ints, Ints]:
+        """Return the positions of this rank's batches ``[first, last)``.
+
+        Returns:
+            The positions of the batches one after the other, and the number of
+            rows of each batch, shape ``(last - first,)``.
+
+        Raises:
+            ConfigError: There are no such batches.
+        """
+        _check_batches(first, last, self.num_batches)
+        rows, batches = self.num_rows_of_rank, self.num_batches
+        i = np.arange(first, last + 1, dtype=np.int64)
+        # As many rows are held back as steps are left: none is without a row.
+        starts = np.minimum(i * self.batch_size, rows - (batches - i)) + self._rows[0]
+        return np.arange(starts[0], starts[-1], dtype=np.int64), np.diff(starts)
+
+    @property
+    def _rows(self) -> tuple[int, int]:
+        n, rank, size = self.num_rows, self.world.rank, self.world.size
+        return rank * n // size, (rank + 1) * n // size
+
+    @property
+    def _steps(self) -> int:
+        """Steps of the rank with the most rows."""
+        most = -(-self.num_rows // self.world.size)
+        return -(-most // self.batch_size)

@@ -1,0 +1,410 @@
+"""The splits a user names, and the plans that LanceDB's permutation builder makes.
+
+LanceDB assigns random and sequential splits by a row's place alone, hashed and
+calculated ones by its values. So a stand-in that holds no more than that gives the
+same assignment as the table, and what comes back is mapped to the table's row offsets.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import logging
+import math
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lance_lightning._builder import (
+    assign,
+    read_stand_in,
+    write_blank_stand_in,
+    write_stand_in,
+)
+from lance_lightning._permutation_table import (
+    arrow_of,
+    check_base,
+    offsets_of,
+    row_ids,
+    rows_of,
+)
+from lance_lightning._split_specs import (
+    AllRows,
+    CalculatedSplit,
+    HashSplit,
+    PermutationSplit,
+    RandomSplit,
+    SequentialSplit,
+    Splits,
+    builder_request,
+)
+from lance_lightning.cache import build_once
+from lance_lightning.plan import Plan, range_plan, save_offsets
+from lance_lightning.sources import Snapshot
+from lance_lightning.types import ConfigError, SourceError
+
+__all__ = [
+    "AllRows",
+    "CalculatedSplit",
+    "HashSplit",
+    "PermutationSplit",
+    "RandomSplit",
+    "SequentialSplit",
+    "Splits",
+    "build_plans",
+    "permutation_of",
+]
+
+FORMAT = 1  # of the plans' folders: part of their name
+_SPECS = (
+    AllRows,
+    RandomSplit,
+    HashSplit,
+    SequentialSplit,
+    CalculatedSplit,
+    PermutationSplit,
+)
+_OFFSET = "_rowoffset"  # Lance's own name for a row's place in the scan
+_META = "meta.json"
+_PATIENCE = 2.0  # seconds of building before a line says so
+_log = logging.getLogger(__name__)
+
+
+# -- plans ---------------------------------------------------------------------
+
+
+def build_plans(
+    splits: Splits,
+    snapshot: Snapshot,
+    filter: str | None,
+    cache: Path,
+    *,
+    progress: bool = True,
+) -> dict[str, Plan]:
+    """Return split name -> plan, built now unless the cache has them.
+
+    A split may have no row. Processes that ask at the same time build once.
+
+    Args:
+        splits: Who gets which rows.
+        snapshot: The table, pinned.
+        filter: A SQL expression that rows must pass, or None.
+        cache: The cache folder.
+        progress: Say on stderr when it takes longer than two seconds.
+
+    Raises:
+        ConfigError: The splits do not fit the table, or LanceDB's builder failed.
+        SourceError: The filter or a column does not fit the table.
+    """
+    if not isinstance(splits, _SPECS):
+        listed = ", ".join(spec.__name__ for spec in _SPECS)
+        raise ConfigError(f"splits must be one of {listed}, got {splits!r}")
+    snapshot.check_filter(filter)
+    if isinstance(splits, AllRows) and filter is None:
+        return {splits.name: range_plan(splits.name, 0, snapshot.num_rows)}
+    what = {
+        "format": FORMAT,
+        "identity": snapshot.identity.to_dict(),
+        "filter": filter,
+        "splits": splits.key(),
+    }
+    canonical = json.dumps(what, sort_keys=True, separators=(",", ":"))
+    name = hashlib.sha256(canonical.encode()).hexdigest()
+    build = functools.partial(
+        _build, what=what, splits=splits, snapshot=snapshot, progress=progress
+    )
+    return _read_plans(build_once(Path(cache) / "plans" / name, build))
+
+
+def _build(
+    folder: Path,
+    *,
+    what: dict[str, Any],
+    splits: Any,
+    snapshot: Snapshot,
+    progress: bool,
+) -> None:
+    table = _Rows(snapshot, what["filter"], _Notice(snapshot.num_rows, progress))
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    offsets = _offsets_of_splits(splits, table, scratch)
+    shutil.rmtree(scratch)
+    plans = [
+        save_offsets(folder / f"{index}.npy", name, rows)
+        for index, (name, rows) in enumerate(
+            zip(splits.split_names, offsets, strict=True)
+        )
+    ]
+    sizes = ", ".join(f"{plan.name} {plan.num_rows}" for plan in plans)
+    left = snapshot.num_rows - sum(plan.num_rows for plan in plans)
+    _log.info("built splits: %s; rows in no split: %d", sizes, left)
+    found = {**what, "plans": [_plan_meta(plan) for plan in plans]}
+    (folder / _META).write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def _plan_meta(plan: Plan) -> dict[str, Any]:
+    return {
+        "name": plan.name,
+        "num_rows": plan.num_rows,
+        "digest": plan.digest,
+        "file": Path(plan.path).name if plan.path else None,
+        "start": plan.start,
+        "sorted": plan.sorted,
+    }
+
+
+def _read_plans(folder: Path) -> dict[str, Plan]:
+    found = json.loads((folder / _META).read_text(encoding="utf-8"))["plans"]
+    plans = {}
+    for meta in found:
+        name = meta.pop("file")
+        path = str(folder / name) if name else None
+        plans[meta["name"]] = Plan(path=path, **meta)
+    return plans
+
+
+class _Notice:
+    """One line on stderr, once the work has taken longer than a user expects."""
+
+    def __init__(self, num_rows: int, wanted: bool) -> None:
+        self.num_rows = num_rows
+        self.due = time.monotonic() + _PATIENCE if wanted else math.inf
+
+    def tick(self) -> None:
+        """Say that it goes on, unless it is too early or was said."""
+        if time.monotonic() >= self.due:
+            self.due = math.inf
+            sys.stderr.write(
+                f"lance_lightning: building the splits of {self.num_rows:,} rows, "
+                "once; they are kept in the cache folder\n"
+            )
+            sys.stderr.flush()
+
+
+# -- rows of the table ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of the table that the filter keeps, in scan order."""
+
+    snapshot: Snapshot
+    filter: str | None
+    notice: _Notice
+
+    def batches(self, columns: Any) -> Iterator[Any]:
+        """Yield record batches of the columns, then the row offset."""
+        wanted = self.snapshot.lance_columns(columns)
+        scanner = self.snapshot.open().scanner(
+            columns=wanted, filter=self.filter, scan_in_order=True
+        )
+        for batch in scanner.to_batches():
+            self.notice.tick()
+            yield batch
+
+    def offsets(self) -> Any:
+        """Return the row offsets, ascending."""
+        if self.filter is None:
+            return np.arange(self.snapshot.num_rows, dtype=np.uint64)
+        parts = [batch[_OFFSET].to_numpy() for batch in self.batches([_OFFSET])]
+        return np.sort(np.concatenate(parts or [np.empty(0, np.uint64)]))
+
+
+# -- assignment ----------------------------------------------------------------
+
+
+def _offsets_of_splits(splits: Any, table: _Rows, scratch: Path) -> list[Any]:
+    """Return the row offsets of each split."""
+    if isinstance(splits, AllRows):
+        return [table.offsets()]
+    if isinstance(splits, PermutationSplit):
+        return _permuted(splits, table)
+    if isinstance(splits, HashSplit):
+        table.snapshot.projected_schema(splits.columns)
+        kept = _stand_in_of_columns(splits.columns, table, scratch)
+    elif isinstance(splits, CalculatedSplit):
+        kept = _stand_in_of_calculation(splits, table, scratch)
+    else:
+        kept = table.offsets()
+        _check_sizes(splits, len(kept))
+        write_blank_stand_in(scratch, len(kept))
+    if len(kept) == 0:
+        return [kept] * len(splits.split_names)
+    assigned = _assigned(splits, len(kept), scratch, table.notice)
+    return [
+        np.sort(kept[assigned == index]) for index in range(len(splits.split_names))
+    ]
+
+
+def _check_sizes(splits: Any, num_rows: int) -> None:
+    """Say what LanceDB's builder would refuse, with the numbers."""
+    if num_rows == 0:
+        return
+    if splits.counts and sum(splits.counts.values()) > num_rows:
+        listed = ", ".join(f"{name}={count}" for name, count in splits.counts.items())
+        raise ConfigError(
+            f"counts name {sum(splits.counts.values())} rows ({listed}), but there are "
+            f"{num_rows}; lower them, or give ratios. Hydra merges mappings, so a "
+            "default left in place may be the cause; null removes a split"
+        )
+    small = [n for n, r in (splits.ratios or {}).items() if r * num_rows < 1]
+    if small or (splits.fixed and len(splits.fixed) > num_rows):
+        few = small or list(splits.fixed)
+        raise ConfigError(
+            f"{num_rows} rows give less than one to each of the splits {few}; "
+            "LanceDB takes no empty split: give it a larger share, or remove it (null)"
+        )
+
+
+def _stand_in_of_columns(columns: Any, table: _Rows, scratch: Path) -> Any:
+    """Write the columns of the kept rows, and return the kept rows' offsets."""
+    if isinstance(columns, Mapping):
+        asked: Any = {**columns, _OFFSET: _OFFSET}
+    else:
+        asked = [*columns, _OFFSET]
+    found = table.snapshot.projected_schema(asked)
+    # New names, as a field of a struct keeps its dot; no metadata, which could ask
+    # for another encoding. Neither is part of the hash.
+    schema = pa.schema(
+        [pa.field(f"c{i}", kind) for i, kind in enumerate(found.types[:-1])]
+    )
+    offsets = [np.empty(0, np.uint64)]
+
+    def batches() -> Iterator[Any]:
+        for batch in table.batches(asked):
+            offsets.append(batch[_OFFSET].to_numpy())
+            yield pa.record_batch(batch.columns[:-1], schema=schema)
+
+    write_stand_in(scratch, schema, batches())
+    return np.concatenate(offsets)
+
+
+def _stand_in_of_calculation(
+    splits: CalculatedSplit, table: _Rows, scratch: Path
+) -> Any:
+    sql = splits.calculation
+    _check_calculation(sql, table.snapshot)
+    kept = _stand_in_of_columns({"split": sql}, table, scratch)
+    lowest = _lowest(scratch)
+    if lowest is not None and lowest < 0:
+        raise ConfigError(
+            f"the calculation {sql!r} gives {lowest}, so no split can take that row; "
+            "it must give 0 for the first name, 1 for the second, null for none"
+        )
+    return kept
+
+
+def _check_calculation(sql: str, snapshot: Snapshot) -> None:
+    # As a filter, for what a filter is checked for: one expression, which gives the
+    # same each time.
+    try:
+        snapshot.check_filter(f"({sql}\n) IS NOT NULL")
+        kind = snapshot.projected_schema({"split": sql}).types[0]
+    except SourceError as error:
+        raise SourceError(f"the calculation {sql!r} assigns no row: {error}") from error
+    if not pa.types.is_integer(kind):
+        raise ConfigError(
+            f"the calculation {sql!r} gives {kind}, and must give a whole number, the "
+            "place of a row's split in split_names; cast(... as bigint) makes one"
+        )
+
+
+def _lowest(scratch: Path) -> int | None:
+    """Return the smallest number in the stand-in, if there is one."""
+    found = [pc.min(batch.column(0)).as_py() for batch in read_stand_in(scratch)]
+    return min((value for value in found if value is not None), default=None)
+
+
+# -- LanceDB's builder ---------------------------------------------------------
+
+
+def _assigned(splits: Any, num_rows: int, scratch: Path, notice: _Notice) -> Any:
+    """Return the index of each row's split, as LanceDB's builder has it."""
+    request = builder_request(splits)
+    count = len(splits.split_names)
+    try:
+        return assign(scratch, request, num_rows, count, notice.tick)
+    except RuntimeError as error:
+        hint = ""
+        if request.get("clump_size"):
+            hint = "; a divisor of 1024 as clump_size, or none, always works"
+        raise ConfigError(
+            f"LanceDB's permutation builder made no splits of {num_rows} rows with "
+            f"{splits!r}: {error}{hint}"
+        ) from None
+
+
+# -- permutation tables --------------------------------------------------------
+
+
+def _permuted(splits: PermutationSplit, table: _Rows) -> list[Any]:
+    """Return the row offsets of each split, in the order of the permutation table."""
+    rows = rows_of(arrow_of(splits.table))
+    if rows.digest() != splits.digest:
+        raise SourceError(
+            f"the permutation table {splits.table!r} has changed since it was first "
+            "read, so ranks could read other rows; start again"
+        )
+    check_base(rows, table.snapshot)
+    count = len(splits.split_names)
+    named = (rows.splits >= 0) & (rows.splits < count)
+    offsets = offsets_of(rows.ids[named], table.snapshot)
+    kept = np.zeros(table.snapshot.num_rows, bool)
+    kept[offsets] = True
+    repeated = len(offsets) - int(kept.sum())
+    if repeated:
+        raise ConfigError(
+            f"{repeated} row ids come more than once in the permutation table, so a "
+            "row would be in two splits, or twice in one; keep each once"
+        )
+    if table.filter is not None:
+        kept[:] = False
+        kept[table.offsets()] = True
+    passed, of = kept[offsets], rows.splits[named]
+    return [offsets[passed & (of == index)] for index in range(count)]
+
+
+def permutation_of(plan: Plan, snapshot: Snapshot) -> Any:
+    """Return LanceDB's own ``Permutation`` of a split: the same rows, in its order.
+
+    Later writes to the table change nothing: LanceDB reads the version that the
+    permutation table names.
+
+    Raises:
+        ConfigError: LanceDB cannot open the table, as its folder does not end in
+            ``.lance``; or the split has no row.
+    """
+    import lancedb
+    from lancedb.permutation import Permutation
+
+    folder, _, name = snapshot.uri.rstrip("/").rpartition("/")
+    if not name.endswith(".lance") or name == ".lance":
+        raise ConfigError(
+            f"LanceDB opens a Lance dataset as a table only where its folder ends in "
+            f"'.lance', so it cannot read {snapshot.describe()}; rename the folder"
+        )
+    if plan.num_rows == 0:
+        raise ConfigError(
+            f"split {plan.name!r} has no row, and LanceDB makes no empty permutation"
+        )
+    ids = row_ids(snapshot)[plan.offsets(np.arange(plan.num_rows, dtype=np.int64))]
+    metadata = {"base_version": str(snapshot.version)}
+    if snapshot.branch is not None:
+        metadata["base_branch"] = snapshot.branch
+    rows = pa.table({"row_id": ids, "split_id": np.zeros(len(ids), np.uint64)})
+    rows = rows.replace_schema_metadata(metadata)
+    options = dict(snapshot.storage_options) or None
+    base = lancedb.connect(folder, storage_options=options).open_table(
+        name.removesuffix(".lance"), branch=snapshot.branch
+    )
+    permutation = lancedb.connect("memory://").create_table("permutation", rows)
+    return Permutation.from_tables(base, permutation, 0)

@@ -1,0 +1,120 @@
+"""Which data-parallel replica this process is: a value, found once, passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from lance_lightning.types import ConfigError, LanceLightningError, check_int
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The place of this process among the replicas that share the rows.
+
+    Tensor-parallel peers hold the same replica and so get the same rows.
+
+    Args:
+        rank: This replica, from 0.
+        size: How many replicas share the rows.
+
+    Raises:
+        ConfigError: ``rank`` is not below ``size``.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        check_int("rank", self.rank, 0)
+        check_int("world size", self.size, 1)
+        if self.rank >= self.size:
+            raise ConfigError(
+                f"rank must be below the world size, "
+                f"got rank {self.rank} of {self.size}"
+            )
+
+
+def world_of_trainer(trainer: Any) -> World:
+    """Return the replica that a Lightning trainer's strategy gives this process.
+
+    ``distributed_sampler_kwargs`` rather than ``global_rank``: with tensor
+    parallelism several processes are one replica. It is None on one device.
+    """
+    found = trainer.distributed_sampler_kwargs
+    if not found:
+        return World()
+    return World(rank=int(found["rank"]), size=int(found["num_replicas"]))
+
+
+def world_of_torch() -> World:
+    """Return the place in ``torch.distributed``, or alone when it is not set up."""
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return World()
+    return World(rank=dist.get_rank(), size=dist.get_world_size())  # noqa: TID251
+
+
+class Peers:
+    """Every process of the run, tensor-parallel peers included.
+
+    Args:
+        strategy: The trainer's strategy; None uses ``torch.distributed`` where it
+            is set up, else this process is alone.
+    """
+
+    def __init__(self, strategy: Any = None) -> None:
+        self._strategy = strategy
+
+    def broadcast(self, value: T) -> T:
+        """Return global rank 0's ``value``."""
+        import torch.distributed as dist
+
+        if self._strategy is not None:
+            return cast(T, self._strategy.broadcast(value, src=0))
+        if not (dist.is_available() and dist.is_initialized()):
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def all(self, decision: bool) -> bool:
+        """Return whether ``decision`` is true on every process."""
+        import torch.distributed as dist
+
+        if self._strategy is not None:
+            return bool(self._strategy.reduce_boolean_decision(decision, all=True))
+        if not (dist.is_available() and dist.is_initialized()):
+            return decision
+        world = dist.get_world_size()  # noqa: TID251
+        votes: list[Any] = [None] * world
+        dist.all_gather_object(votes, decision)
+        return all(votes)
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Run ``work`` everywhere, and raise everywhere when it fails somewhere.
+
+        A rank that raised alone would leave the others waiting for it.
+
+        Raises:
+            LanceLightningError: It failed on another process.
+        """
+        error: Exception | None = None
+        result: T | None = None
+        try:
+            result = work()
+        except Exception as raised:
+            error = raised
+        fine = self.all(error is None)
+        if error is not None:
+            raise error
+        if not fine:
+            raise LanceLightningError(
+                "another rank could not set up its data, so none goes on; its own "
+                "message says why"
+            )
+        return cast(T, result)

@@ -1,0 +1,111 @@
+"""The example programs, run as a user runs them, on the digits."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import lance
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+QUICK = ("trainer.max_epochs=1", "trainer.enable_progress_bar=false")
+
+
+def run(cwd, script, *arguments):
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / script), *arguments],
+        cwd=cwd,
+        env={**os.environ, "LANCE_LIGHTNING_CACHE_DIR": str(cwd / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+def accuracies(out, split="test"):
+    assert out.returncode == 0, out.stdout + out.stderr
+    return [
+        float(x) for x in re.findall(rf"^{split} accuracy: (.*)$", out.stdout, re.M)
+    ]
+
+
+def files_under(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working folder that holds `data/digits.lance`."""
+    folder = tmp_path_factory.mktemp("work")
+    run(folder, "make_digits.py").check_returncode()
+    return folder
+
+
+@pytest.fixture
+def cwd(folder, tmp_path):
+    """A folder of its own for each run, with the digits and the plans of all."""
+    for name in ("data", "cache"):
+        (folder / name).mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(folder / name)
+    return tmp_path
+
+
+def test_digits_are_written_once(folder):
+    uri = str(folder / "data" / "digits.lance")
+    table = lance.dataset(uri).to_table()
+    assert table.num_rows == 1797
+    assert sorted(table["id"].to_pylist()) == list(range(1797))
+    assert set(table["label"].to_pylist()) == set(range(10))
+
+    again = run(folder, "make_digits.py")
+    assert again.returncode == 0, again.stderr
+    assert lance.dataset(uri).version == 1
+
+
+def test_training_reaches_its_accuracy(cwd):
+    out = run(cwd, "train.py", "trainer.enable_progress_bar=false")
+    (accuracy,) = accuracies(out)
+    assert accuracy >= 0.95
+
+
+def test_training_without_hydra_gives_the_same_model(cwd):
+    out = run(cwd, "train_no_hydra.py")
+    (accuracy,) = accuracies(out)
+    assert accuracy >= 0.95
+
+
+def test_sampler_and_batch_size_can_be_swept(cwd):
+    arguments = ("data/sampler=sequential,shuffle", "data.batch_size=512")
+    out = run(cwd, "train.py", "--multirun", *QUICK, "data.seed=1", *arguments)
+    assert len(accuracies(out)) == 2
+
+
+def test_hash_split_and_arrow_batches(cwd):
+    arguments = ("data/splits=hash", "data.splits.columns=[id]")
+    out = run(cwd, "train.py", *QUICK, *arguments, "data.output_format=arrow")
+    assert len(accuracies(out, "val")) == 1
+
+
+def test_two_processes_share_one_output_folder(cwd):
+    out = run(cwd, "train.py", *QUICK, "trainer=ddp_cpu")
+    assert len(accuracies(out)) == 1, "rank 0 alone prints"
+    (made,) = (cwd / "outputs").glob("*/*")
+    hydra = {f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")}
+    others = files_under(made) - hydra - {".hydra"}
+    assert others == {"checkpoints/epoch=0-step=12.ckpt"}
+    assert {path.name for path in cwd.iterdir()} == {"cache", "data", "outputs"}
+
+
+def test_a_value_of_the_wrong_type_is_a_clear_error(cwd):
+    out = run(cwd, "train.py", *QUICK, "data.batch_size=abc")
+    assert out.returncode == 1
+    assert "batch_size must be an integer, got 'abc' (str)" in out.stderr
+
+
+def test_help_shows_groups_and_overrides(cwd):
+    out = run(cwd, "train.py", "--help")
+    assert out.returncode == 0, out.stderr
+    assert "data/sampler: block_shuffle, sequential, shuffle" in out.stdout
+    assert "data/sampler=shuffle data.batch_size=512" in out.stdout

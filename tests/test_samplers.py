@@ -1,0 +1,253 @@
+"""What a user's sampler and the ranks' shares give together."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lance_lightning.samplers import BlockShuffle, Sequential, Shuffle, from_state
+from lance_lightning.shard import TrainShard
+from lance_lightning.types import ConfigError, StateError
+from lance_lightning.world import World
+
+pinned = settings(derandomize=True, deadline=None, max_examples=100)
+
+SAMPLERS = [BlockShuffle(), BlockShuffle(2, 50), Shuffle(), Sequential()]
+samplers = st.sampled_from(SAMPLERS)
+
+
+def resolved(sampler, n, batch):
+    # Large rows, so that small tables are not just shuffled whole.
+    return sampler.resolve(n, batch, 32 * 1024)
+
+
+def batches_of_rank(sampler, n, batch, world, *, drop_last=False, seed=0, epoch=0):
+    """The rows of each batch of one rank."""
+    shard = TrainShard(n, batch, world, drop_last, sampler.strided)
+    positions, counts = shard.positions(0, shard.num_batches)
+    rows = resolved(sampler, n, batch).indices(
+        positions, num_rows=n, seed=seed, epoch=epoch, global_batch_size=batch
+    )
+    assert rows.dtype == np.int64
+    return np.split(rows, np.cumsum(counts)[:-1])
+
+
+def global_batches(sampler, n, batch, world_size, **options):
+    """The rows of each global batch, as sorted sets."""
+    of_ranks = [
+        batches_of_rank(sampler, n, batch, World(rank, world_size), **options)
+        for rank in range(world_size)
+    ]
+    return [np.concatenate(parts) for parts in zip(*of_ranks, strict=True)]
+
+
+def whole_epoch(sampler, n, batch, seed=0, epoch=0):
+    return resolved(sampler, n, batch).indices(
+        np.arange(n), num_rows=n, seed=seed, epoch=epoch, global_batch_size=batch
+    )
+
+
+# --- with the shares ---------------------------------------------------------
+
+
+@pinned
+@given(
+    sampler=samplers,
+    world_size=st.integers(1, 16),
+    batch_size=st.one_of(st.integers(1, 4), st.integers(1, 300)),
+    extra=st.integers(0, 5000),
+    drop_last=st.booleans(),
+    epoch=st.integers(0, 5),
+)
+def test_all_ranks_together_see_every_row_once(
+    sampler, world_size, batch_size, extra, drop_last, epoch
+):
+    batch = world_size * batch_size
+    n = (batch if drop_last else world_size) + extra
+    options = {"drop_last": drop_last, "epoch": epoch}
+    batches = global_batches(sampler, n, batch, world_size, **options)
+    *full, last = batches
+    for rows in full:
+        assert len(np.unique(rows)) == len(rows) == batch
+    rows = np.concatenate([*full, np.unique(last)])  # only the last repeats rows
+    assert len(np.unique(rows)) == len(rows) == (n - n % batch if drop_last else n)
+    assert rows.min() >= 0
+    assert rows.max() < n
+
+
+@pinned
+@given(
+    sampler=samplers,
+    batch=st.sampled_from([6, 12, 48, 64, 240]),
+    extra=st.integers(0, 3000),
+    seed=st.integers(),
+)
+def test_every_world_size_trains_on_the_same_global_batches(
+    sampler, batch, extra, seed
+):
+    n = 16 + extra
+    alone = [np.sort(rows) for rows in global_batches(sampler, n, batch, 1, seed=seed)]
+    for world_size in range(2, 17):
+        if batch % world_size == 0:
+            found = global_batches(sampler, n, batch, world_size, seed=seed)
+            for rows, expected in zip(found, alone, strict=True):
+                assert np.array_equal(np.unique(rows), expected)
+
+
+@pinned
+@given(sampler=samplers, n=st.integers(20, 3000), data=st.data())
+def test_an_epoch_continued_from_any_batch_has_the_rows_of_the_whole(sampler, n, data):
+    batch, world = 20, World(1, 4)
+    shard = TrainShard(n, batch, world, False, sampler.strided)
+    first = data.draw(st.integers(0, shard.num_batches))
+    positions, _ = shard.positions(first, shard.num_batches)
+    rows = resolved(sampler, n, batch).indices(
+        positions, num_rows=n, seed=1, epoch=2, global_batch_size=batch
+    )
+    whole = batches_of_rank(sampler, n, batch, world, seed=1, epoch=2)
+    assert rows.tolist() == [row for rows in whole[first:] for row in rows]
+
+
+@pytest.mark.parametrize("sampler", [BlockShuffle(), BlockShuffle(2, 50), Shuffle()])
+def test_seeds_and_epochs_give_other_orders(sampler):
+    pairs = [(0, 0), (0, 1), (1, 0), (-1, 0), (10**30, 0)]
+    orders = [tuple(whole_epoch(sampler, 2000, 20, *pair)) for pair in pairs]
+    assert len(set(orders)) == len(pairs)
+    assert tuple(whole_epoch(sampler, 2000, 20, 1, 0)) == orders[2]
+
+
+def test_a_split_no_larger_than_the_buffer_is_shuffled_whole():
+    sampler = BlockShuffle(block_size=64)
+    rows = whole_epoch(sampler, 64 * 8 * 20, 20)
+    # Blocks would show: neighbours in the table would come in the same few batches.
+    assert np.array_equal(rows, whole_epoch(sampler, len(rows), 40))
+    assert abs(np.corrcoef(rows[:-1], rows[1:])[0, 1]) < 0.05
+
+
+def test_orders_are_final():
+    positions = np.array([0, 1, 2, 4999, 9999])
+    arguments = {"num_rows": 10_000, "seed": 1, "epoch": 2, "global_batch_size": 32}
+    orders = [
+        sampler.indices(positions, **arguments).tolist()
+        for sampler in (BlockShuffle(16, 16 * 32 * 4), Shuffle(), Sequential())
+    ]
+    assert orders == [
+        [5385, 2897, 9181, 9916, 1235],
+        [2604, 5655, 3638, 7467, 340],
+        [0, 1, 2, 4999, 9999],
+    ]
+
+
+def test_sequential_hands_out_an_array_of_its_own():
+    positions = np.arange(5)
+    arguments = {"num_rows": 5, "seed": 0, "epoch": 0, "global_batch_size": 5}
+    Sequential().indices(positions, **arguments)[:] = 0
+    assert positions.tolist() == [0, 1, 2, 3, 4]
+
+
+# --- sizes -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row_bytes", "global_batch_size", "block_size"),
+    [
+        (520, 256, 64),
+        (0, 256, 256),
+        (1, 1, 256),
+        (8, 256, 256),
+        (512, 32, 128),
+        (64 * 1024, 32, 1),
+        (10**9, 32, 1),
+        (520, 1024, 32),  # 64 would be a buffer of 260 MB
+        (520, 2**20, 1),
+    ],
+)
+def test_default_blocks_suit_rows_and_buffers(row_bytes, global_batch_size, block_size):
+    found = BlockShuffle().resolve(10**9, global_batch_size, row_bytes)
+    assert found == BlockShuffle(block_size, 8 * block_size * global_batch_size)
+
+
+@pinned
+@given(
+    block_size=st.none() | st.integers(1, 1000),
+    buffer_size=st.none() | st.integers(1, 10**7),
+    batch=st.integers(1, 5000),
+    row_bytes=st.integers(0, 10**7),
+)
+def test_given_sizes_are_kept_and_buffers_rounded_up(
+    block_size, buffer_size, batch, row_bytes
+):
+    found = BlockShuffle(block_size, buffer_size).resolve(100, batch, row_bytes)
+    unit = found.block_size * batch
+    if block_size is None:
+        assert found.block_size in (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    else:
+        assert found.block_size == block_size
+    if buffer_size is None:
+        assert found.buffer_size == 8 * unit
+    else:
+        assert buffer_size <= found.buffer_size < buffer_size + unit
+    assert found.buffer_size % unit == 0
+    assert found.resolve(100, batch, row_bytes) == found
+
+
+@pytest.mark.parametrize("size", [0, -1, "abc", 1.5, True])
+@pytest.mark.parametrize("name", ["block_size", "buffer_size"])
+def test_sizes_that_are_not_positive_integers_are_refused(name, size):
+    with pytest.raises(ConfigError, match=f"{name} must be .*{size}"):
+        BlockShuffle(**{name: size})
+
+
+def test_a_sampler_resolved_for_no_rows_is_total():
+    nothing = np.empty(0, np.int64)
+    for sampler in SAMPLERS:
+        rows = sampler.resolve(0, 4, 100).indices(
+            nothing, num_rows=0, seed=0, epoch=0, global_batch_size=4
+        )
+        assert len(rows) == 0
+    with pytest.raises(ConfigError, match="global_batch_size"):
+        BlockShuffle().resolve(10, 0, 100)
+
+
+def test_a_buffer_that_does_not_fit_the_global_batch_is_refused():
+    arguments = {"num_rows": 100, "seed": 0, "epoch": 0}
+    for sampler in (BlockShuffle(), BlockShuffle(4), BlockShuffle(4, 80)):
+        with pytest.raises(ConfigError, match="no order for a global batch of 6"):
+            sampler.indices(np.arange(3), global_batch_size=6, **arguments)
+    again = from_state(BlockShuffle(4, 80).state()).resolve(100, 6, 1)
+    assert again == BlockShuffle(4, 96)
+
+
+# --- state -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samplers_return_from_their_state(sampler):
+    sampler = sampler.resolve(1000, 10, 100)
+    assert from_state(sampler.state()) == sampler
+    assert pickle.loads(pickle.dumps(sampler)) == sampler
+    assert len(pickle.dumps(sampler)) < 300
+
+
+def test_the_state_holds_the_name_and_the_sizes():
+    state = BlockShuffle().resolve(10**6, 256, 520).state()
+    assert state == {
+        "sampler": "BlockShuffle",
+        "block_size": 64,
+        "buffer_size": 131_072,
+    }
+    assert Shuffle().state() == {"sampler": "Shuffle"}
+
+
+def test_a_state_that_no_sampler_has_is_refused():
+    with pytest.raises(StateError, match=r"'Other'.*BlockShuffle, Sequential, Shuffle"):
+        from_state({"sampler": "Other"})
+    with pytest.raises(StateError, match="None"):
+        from_state({})
+    for sizes in ({"window": 3}, {"block_size": 0}):
+        with pytest.raises(StateError, match="another version"):
+            from_state({"sampler": "BlockShuffle", **sizes})
