@@ -34,10 +34,11 @@ def rows_at(uri: str) -> int | None:
 def main(uri: str = "data/digits.lance") -> None:
     """Write the dataset to ``uri`` unless it is there."""
     table = digits()
-    if rows_at(uri) == table.num_rows:
-        print(f"{uri} is there: {table.num_rows} rows")
+    found = rows_at(uri)
+    if found == table.num_rows:
+        print(f"{uri} is there: {found} rows")
         return
-    lance.write_dataset(table, uri, mode="overwrite")
+    lance.write_dataset(table, uri, mode="create" if found is None else "overwrite")
     print(f"wrote {uri}: {table.num_rows} rows")
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lance_lightning.order import block_shuffle, key, keyed, shuffle
 
-pinned = settings(derandomize=True, deadline=None, max_examples=200)
+pinned = settings(derandomize=True, deadline=None, max_examples=60)
 
 
 def block_shuffled(n, b, k, g, seed=0, epoch=0, positions=None):
@@ -206,7 +206,7 @@ def test_shuffle_is_a_bijection(n):
 def test_shuffle_is_uniform_over_seeds_and_epochs(varied):
     n, x = 20, np.arange(20)
     orders = [
-        shuffle(x, n, *((i, 1) if varied == "seed" else (1, i))) for i in range(3000)
+        shuffle(x, n, *((i, 1) if varied == "seed" else (1, i))) for i in range(1000)
     ]
     assert abs(chi_square_z(position_index_counts(n, np.array(orders)))) < 4
 
@@ -260,7 +260,7 @@ def test_block_shuffle_is_a_bijection(n, b, k, g, seed, epoch):
 
 
 @pinned
-@given(**block_cases, at=st.lists(st.integers(0, 2**40), max_size=10))
+@given(**block_cases, at=st.lists(st.integers(0, 2**40), max_size=5))
 def test_block_shuffle_follows_its_formula_at_any_positions(
     n, b, k, g, seed, epoch, at
 ):
@@ -308,7 +308,8 @@ def mixing(k):
 def test_batches_of_a_sorted_table_mix_as_in_a_full_shuffle():
     spread, *correlations = mixing(k=8)
     assert 0.9 < spread < 1.1
-    assert max(np.abs(correlations)) < 0.12
+    assert max(np.abs(correlations[:3])) < 0.1
+    assert abs(correlations[3]) < 0.2  # about 0.1: some blocks come again by then
     # Eight streams do that: a single one has the same spread and hides it.
     spread, *correlations = mixing(k=1)
     assert 0.8 < spread < 1.2

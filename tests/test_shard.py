@@ -13,7 +13,7 @@ from lance_lightning.shard import EvalShard, TrainShard
 from lance_lightning.types import ConfigError
 from lance_lightning.world import World
 
-pinned = settings(derandomize=True, deadline=None, max_examples=150)
+pinned = settings(derandomize=True, deadline=None, max_examples=75)
 
 
 def train_shards(n, batch, world_size, *, drop_last=False, strided=True):

@@ -111,9 +111,12 @@ def test_given_version_wins_over_the_configured_one(uri, cache):
 def test_branch_is_reopened_by_a_worker(uri, cache, tmp_path, name):
     main = lance.dataset(uri)
     branch = main.create_branch(name, 1)
-    branch.insert(table(100, 5))
-    main.insert(table(10))  # version 2 of main holds other rows than the branch's
-    snapshot = LanceSource(uri, branch=name).resolve(cache)
+    for start in (100, 200):
+        branch.insert(table(start, 5))
+        main.insert(table(start + 1, 5))  # the same versions, other rows
+    newest = LanceSource(uri, branch=name).resolve(cache)
+    assert (newest.branch, newest.version, newest.num_rows) == (name, 3, 20)
+    snapshot = LanceSource(uri, branch=name, version=2).resolve(cache)
     expected = [*range(10), *range(100, 105)]
     assert (snapshot.branch, snapshot.version) == (name, 2)
     assert ids(snapshot) == expected
@@ -402,6 +405,17 @@ def test_secret_in_lances_own_message_is_not_shown():
     ):
         raise OSError(f"true: denied for {SECRET}, /src/rust/store.rs:1:2")
     assert str(caught.value) == "opening failed: true: denied for ***; look up"
+    assert SECRET not in printed(caught)
+
+
+def test_error_keeps_its_cause_when_the_remedy_cannot_be_found():
+    def remedy():
+        raise OSError(f"listing denied for {SECRET}")
+
+    explained = sources._explained("opening", "s3://b/x", {}, remedy)
+    kept = r"gone.*not be listed .*OSError"
+    with pytest.raises(SourceError, match=kept) as caught, explained:
+        raise ValueError("gone")
     assert SECRET not in printed(caught)
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import lance
 import numpy as np
 import pyarrow as pa
 
@@ -27,9 +26,15 @@ _CHUNK = 1 << 20  # rows written at a time
 
 def write_stand_in(folder: Path, schema: Any, batches: Iterable[Any]) -> None:
     """Write the stand-in: in one fragment, where a row's id is its place."""
+    import lance  # not above: the child does without, and starts the sooner
+
     reader = pa.RecordBatchReader.from_batches(schema, batches)
-    path = str(_stand_in(folder))
-    lance.write_dataset(reader, path, max_rows_per_file=2**32, max_bytes_per_file=2**62)
+    lance.write_dataset(
+        reader,
+        str(_stand_in(folder)),
+        max_rows_per_file=2**32 - 1,  # Lance takes 2**32 for none
+        max_bytes_per_file=2**62,
+    )
 
 
 def write_blank_stand_in(folder: Path, num_rows: int) -> None:
@@ -43,6 +48,8 @@ def write_blank_stand_in(folder: Path, num_rows: int) -> None:
 
 def read_stand_in(folder: Path) -> Any:
     """Return an iterator over the stand-in's record batches."""
+    import lance
+
     return lance.dataset(str(_stand_in(folder))).to_batches()
 
 

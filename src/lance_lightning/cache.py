@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import platformdirs
 from filelock import FileLock, Timeout
 
 from lance_lightning.types import ConfigError
@@ -43,8 +44,6 @@ def cache_dir(configured: str | os.PathLike[str] | None = None) -> Path:
     if chosen is None:
         chosen = os.environ.get(CACHE_DIR_VARIABLE) or None
     if chosen is None:
-        import platformdirs  # needed by this default alone
-
         return Path(platformdirs.user_cache_path("lance_lightning"))
     if not isinstance(chosen, (str, os.PathLike)) or not os.fspath(chosen):
         raise ConfigError(f"cache_dir must be a path, got {chosen!r}")

@@ -344,7 +344,7 @@ class Stacked:
         parts = [
             part.reshape(stop - start, *shape).unbind(0)
             for part, shape in zip(
-                found.split(widths, 1), self.shapes.values(), strict=True
+                torch.split(found, widths, 1), self.shapes.values(), strict=True
             )
         ]
         return [
@@ -550,7 +550,7 @@ def _refuse_unmade(name: str, field: pa.Field) -> None:
     if name == "polars" and pa.types.is_decimal256(field.type):
         # Found by trying, polars would print a stack trace of Rust.
         raise tensors.unsupported(field.name, field.type, why)
-    empty = pa.RecordBatch.from_arrays([pa.array([], field.type)], [field.name])
+    empty = pa.RecordBatch.from_arrays([pa.nulls(0, field.type)], [field.name])
     try:
         _FROM_ARROW[name](empty)
     except BaseException as error:
@@ -595,6 +595,8 @@ def move(batch: Any, function: Callable[[Any], Any]) -> Any:
         return _like_mapping(batch, moved)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(move(value, function) for value in batch))
+    if isinstance(batch, list) and all(isinstance(v, _LEAF_TYPES) for v in batch):
+        return batch  # a window's texts are many
     if isinstance(batch, list | tuple):
         return type(batch)(move(value, function) for value in batch)
     if dataclasses.is_dataclass(batch):

@@ -81,8 +81,17 @@ def _explained(
             shown = shown.replace(secret, "***")
         # A traceback would print the original, secret and all.
         cause = error if shown == reason else None
-        advice = remedy if isinstance(remedy, str) else remedy()
-        raise SourceError(f"{doing} failed: {shown}; {advice}") from cause
+        raise SourceError(f"{doing} failed: {shown}; {_told(remedy)}") from cause
+
+
+def _told(remedy: str | Callable[[], str]) -> str:
+    """Return the remedy, which may have to ask the storage what there is."""
+    if isinstance(remedy, str):
+        return remedy
+    try:
+        return remedy()
+    except Exception as error:  # its text could show a secret, and hide the cause
+        return f"what there is could not be listed either ({type(error).__name__})"
 
 
 def _listed(names: Iterable[Any]) -> str:
@@ -171,11 +180,19 @@ def _field_key(arrow_field: Any) -> list[Any]:
     if isinstance(kind, pa.BaseExtensionType):
         metadata |= _extension_metadata(kind)
         kind = kind.storage_type
-    children = [kind.field(i) for i in range(kind.num_fields)]
+    children = _children(kind)
     name = str(kind) if not children else type(kind).__name__
     size = getattr(kind, "list_size", None)
     below = [_field_key(child) for child in children]
     return [arrow_field.name, name, size, arrow_field.nullable, metadata, below]
+
+
+def _children(kind: Any) -> list[Any]:
+    if pa.types.is_struct(kind):
+        return [kind.field(i) for i in range(kind.num_fields)]
+    if pa.types.is_map(kind):
+        return [kind.key_field, kind.item_field]
+    return [kind.value_field] if hasattr(kind, "value_field") else []
 
 
 def _extension_metadata(kind: Any) -> dict[str, str]:
@@ -520,7 +537,6 @@ def _checked_out(
         )
 
     with _explained(f"opening version {version} of {place}", uri, options, remedy):
-        # A bare number would mean main.
         return newest.checkout_version((branch, version))
 
 

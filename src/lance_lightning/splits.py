@@ -75,7 +75,7 @@ _SPECS = (
 )
 _OFFSET = "_rowoffset"  # Lance's own name for a row's place in the scan
 _META = "meta.json"
-_PATIENCE = 2.0  # seconds of building before a line says so
+_PATIENCE = 5.0  # seconds of building before a line says so; the child needs two
 _log = logging.getLogger(__name__)
 
 
@@ -99,7 +99,7 @@ def build_plans(
         snapshot: The table, pinned.
         filter: A SQL expression that rows must pass, or None.
         cache: The cache folder.
-        progress: Say on stderr when it takes longer than two seconds.
+        progress: Say on stderr when it takes longer than a few seconds.
 
     Raises:
         ConfigError: The splits do not fit the table, or LanceDB's builder failed.
@@ -122,7 +122,7 @@ def build_plans(
     build = functools.partial(
         _build, what=what, splits=splits, snapshot=snapshot, progress=progress
     )
-    return _read_plans(build_once(Path(cache) / "plans" / name, build))
+    return _read_plans(build_once(Path(cache).absolute() / "plans" / name, build))
 
 
 def _build(
@@ -293,7 +293,7 @@ def _stand_in_of_calculation(
 ) -> Any:
     sql = splits.calculation
     _check_calculation(sql, table.snapshot)
-    kept = _stand_in_of_columns({"split": sql}, table, scratch)
+    kept = _stand_in_of_columns({"split_id": sql}, table, scratch)
     lowest = _lowest(scratch)
     if lowest is not None and lowest < 0:
         raise ConfigError(
@@ -304,11 +304,11 @@ def _stand_in_of_calculation(
 
 
 def _check_calculation(sql: str, snapshot: Snapshot) -> None:
-    # As a filter, for what a filter is checked for: one expression, which gives the
-    # same each time.
     try:
+        asked = {"split_id": sql, _OFFSET: _OFFSET}
+        kind = snapshot.projected_schema(asked).types[0]
+        # As a filter, to be told when it would give something else each time.
         snapshot.check_filter(f"({sql}\n) IS NOT NULL")
-        kind = snapshot.projected_schema({"split": sql}).types[0]
     except SourceError as error:
         raise SourceError(f"the calculation {sql!r} assigns no row: {error}") from error
     if not pa.types.is_integer(kind):

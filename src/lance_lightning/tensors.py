@@ -339,7 +339,7 @@ def _numbers(name: str, arrow_type: pa.DataType, options: Options) -> Numbers | 
     number = number_of(layout.leaf, options)
     if number is None:
         return None
-    if number.given.kind in "iu" and options.dtype is not None:
+    if options.dtype is not None:
         _refuse_fractions(name, layout.leaf, options.dtype)
     column = Numbers(name, layout, number, options)
     if options.nulls.policy != "fill":
@@ -356,7 +356,9 @@ def _numbers(name: str, arrow_type: pa.DataType, options: Options) -> Numbers | 
 
 
 def _refuse_fractions(name: str, leaf: pa.DataType, dtype: str) -> None:
-    if is_bfloat16(leaf) or pa.types.is_floating(leaf) or pa.types.is_decimal(leaf):
+    types = pa.types
+    has = is_bfloat16(leaf) or types.is_floating(leaf) or types.is_decimal(leaf)
+    if has and not dtype.startswith("float"):
         raise ConfigError(
             f"dtype={dtype!r} would cut the fractions of column {name!r} ({leaf}): "
             "choose a float dtype, or round it in SQL"

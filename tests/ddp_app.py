@@ -1,0 +1,55 @@
+"""A run on several processes that writes the row ids each rank saw; a test's script."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+
+def main() -> None:
+    import torch
+    from conftest import quiet_trainer
+    from writing import WritingRecorder
+
+    from lance_lightning import LanceDataModule, RandomSplit
+
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--uri", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--strategy", default="ddp")
+    parser.add_argument("--devices", type=int, default=2)
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--module", type=json.loads, default={})
+    parser.add_argument("--trainer", type=json.loads, default={})
+    parser.add_argument("--stages", default="fit,validate,test,predict")
+    args = parser.parse_args()
+
+    data = LanceDataModule(
+        args.uri,
+        **{
+            "splits": RandomSplit({"train": 0.6, "val": 0.3, "test": 0.1}),
+            "columns": ["id", "vector"],
+            "stage_splits": {"predict": "test"},
+            "batch_size": 4,
+            **args.module,
+        },
+    )
+    model = WritingRecorder(args.out)
+    trainer = quiet_trainer(
+        args.out,
+        strategy=args.strategy,
+        devices=args.devices,
+        num_nodes=args.nodes,
+        **args.trainer,
+    )
+    for stage in args.stages.split(","):
+        options = {} if stage in ("fit", "predict") else {"verbose": False}
+        if stage == "predict":
+            options["return_predictions"] = False
+        getattr(trainer, stage)(model, datamodule=data, **options)
+
+
+if __name__ == "__main__":
+    main()
