@@ -10,12 +10,14 @@ from torch.utils.dlpack import from_dlpack
 from torchmetrics.classification import MulticlassAccuracy
 
 
-def image_and_label(batch: Any) -> tuple[Tensor, Tensor]:
+def image_and_label(batch: Any, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return images (B, 64) and labels (B,) of a torch, numpy or arrow batch."""
     if isinstance(batch, pa.RecordBatch):
-        pixels = from_dlpack(batch["image"].flatten())
-        return pixels.view(batch.num_rows, -1), from_dlpack(batch["label"])
-    return torch.as_tensor(batch["image"]), torch.as_tensor(batch["label"])
+        image = from_dlpack(batch["image"].flatten()).view(batch.num_rows, -1)
+        label = from_dlpack(batch["label"])
+    else:
+        image, label = torch.as_tensor(batch["image"]), torch.as_tensor(batch["label"])
+    return image.to(device), label.to(device)  # no copy where they are there
 
 
 class DigitClassifier(L.LightningModule):
@@ -43,7 +45,7 @@ class DigitClassifier(L.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the mean loss of the batch."""
-        image, label = image_and_label(batch)
+        image, label = image_and_label(batch, self.device)
         loss = nn.functional.cross_entropy(self(image), label)
         self.log("train_loss", loss, prog_bar=True)
         return loss
@@ -61,6 +63,6 @@ class DigitClassifier(L.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
 
     def _count(self, batch: Any, name: str) -> None:
-        image, label = image_and_label(batch)
+        image, label = image_and_label(batch, self.device)
         self.accuracy(self(image), label)
         self.log(name, self.accuracy, prog_bar=True)

@@ -64,13 +64,23 @@ def test_digits_are_written_once(folder):
     assert lance.dataset(uri).version == 1
 
 
-def test_training_reaches_its_accuracy(cwd):
+def test_training_reaches_its_accuracy_and_goes_on_from_its_checkpoint(cwd):
     out = run(cwd, "train.py", "trainer.enable_progress_bar=false")
     (accuracy,) = accuracies(out)
     assert accuracy >= 0.95
 
+    (checkpoint,) = (cwd / "outputs").rglob("*.ckpt")
+    assert checkpoint.name == "epoch-19.ckpt"
+    arguments = (f"ckpt_path={checkpoint}", "trainer.max_epochs=21")
+    out = run(cwd, "train.py", "trainer.enable_progress_bar=false", *arguments)
+    assert accuracies(out)[0] >= 0.95
+    assert sorted(path.name for path in (cwd / "outputs").rglob("*.ckpt")) == [
+        "epoch-19.ckpt",
+        "epoch-20.ckpt",
+    ]
 
-def test_training_without_hydra_gives_the_same_model(cwd):
+
+def test_training_without_hydra_reaches_the_same_accuracy(cwd):
     out = run(cwd, "train_no_hydra.py")
     (accuracy,) = accuracies(out)
     assert accuracy >= 0.95
@@ -94,7 +104,7 @@ def test_two_processes_share_one_output_folder(cwd):
     (made,) = (cwd / "outputs").glob("*/*")
     hydra = {f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")}
     others = files_under(made) - hydra - {".hydra"}
-    assert others == {"checkpoints/epoch=0-step=12.ckpt"}
+    assert others == {"checkpoints/epoch-0.ckpt"}
     assert {path.name for path in cwd.iterdir()} == {"cache", "data", "outputs"}
 
 

@@ -1,6 +1,8 @@
 """The Hydra groups that the package ships, and the recipes made of them."""
 
 import inspect
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ import lance_lightning
 
 REPO = Path(__file__).parents[1]
 RECIPES = REPO / "configs"
+README = (REPO / "README.md").read_text()
 CONF = Path(hydra_plugins.lance_lightning.__file__).parent / "conf"
 YAMLS = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
 OPTIONS = [(path.parts[-2], path.stem) for path in map(Path, YAMLS)]
@@ -51,15 +54,12 @@ def run(code, cwd, *arguments):
 
 @pytest.fixture
 def user_app(tmp_path):
-    """A user's own project: one config that names the package's group, one script."""
+    """A user's own project: the README's config, and a script that says what it is."""
     conf = tmp_path / "conf"
     conf.mkdir()
-    (conf / "train.yaml").write_text(
-        "defaults: [{data: lance}, {override data/sampler: block_shuffle}, _self_]\n"
-        "data:\n"
-        "  source: {uri: data/digits.lance}\n"
-        "  columns: [image, label]\n"
-    )
+    (yaml,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert yaml.startswith("# conf/train.yaml\n")
+    (conf / "train.yaml").write_text(yaml)
     code = (
         "import hydra\n"
         "@hydra.main(version_base='1.3', config_path='conf', config_name='train')\n"
@@ -245,6 +245,17 @@ def test_an_experiment_can_be_overridden_by_group():
     cfg = recipe("experiment=full_shuffle", "data/sampler=sequential")
     assert cfg.data.sampler._target_ == "lance_lightning.Sequential"
     assert cfg.data.output_format == "arrow"
+
+
+def test_shown_overrides_compose():
+    with initialize_config_dir(str(RECIPES), version_base="1.3"):
+        template = compose("train", return_hydra_config=True).hydra.help.template
+    shown = template.split("== Examples ==")[1].split("==")[0].splitlines()
+    shown += re.findall(r"^python examples/train.py (.*)", README, re.MULTILINE)
+    for line in shown:
+        parts = [part for part in shlex.split(line) if not part.startswith("--")]
+        recipe(*(part.replace("data.seed=1,2", "data.seed=1") for part in parts))
+    assert len(shown) > 10
 
 
 # -- every option, run -----------------------------------------------------------

@@ -332,6 +332,18 @@ def test_each_rank_reads_whole_blocks_of_its_own(n, world_size):
         assert runs < 2.2 * (n / b / world_size)
 
 
+@pytest.mark.parametrize("n", [0, 1, 5, 1000, 1005])
+@pytest.mark.parametrize("beyond", [0, 1, 30, 10**6])
+def test_positions_beyond_the_rows_are_refused(n, beyond):
+    positions = np.array([*range(n), n + beyond])
+    with pytest.raises(IndexError, match="is not in an order"):
+        shuffle(positions, n, 0, 0)
+    with pytest.raises(IndexError, match="is not in an order"):
+        block_shuffled(n, 4, 2, 8, positions=positions)
+    with pytest.raises(IndexError, match="is not in an order"):
+        keyed([-1], 2**62, key(0))
+
+
 # --- seeds, epochs, side effects ---------------------------------------------
 
 ORDERS = {

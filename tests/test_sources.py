@@ -18,17 +18,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lance_lightning import sources
+from lance_lightning import snapshot as snapshots
+from lance_lightning.identity import Identity, content_digest, schema_digest
+from lance_lightning.snapshot import explained, strip_secrets
 from lance_lightning.sources import (
     ArrowSource,
-    Identity,
     LanceDBSource,
     LanceSource,
     SeparateSources,
     Source,
     as_source,
-    content_digest,
-    strip_secrets,
 )
 from lance_lightning.types import ConfigError, SourceError
 
@@ -157,7 +156,7 @@ def test_writes_after_resolve_change_nothing(uri, cache, tmp_path):
     assert snapshot.open().to_table() == before
     assert snapshot.num_rows == 20
     assert snapshot.schema == table().schema
-    sources._opened.cache_clear()  # as in a process that opens it only now
+    snapshots._opened.cache_clear()  # as in a process that opens it only now
     assert snapshot.open().to_table() == before
     assert read_elsewhere(snapshot, tmp_path) == str(list(range(20)))
 
@@ -169,7 +168,7 @@ def test_relative_path_is_the_same_table_from_another_folder(
     snapshot = LanceSource("t.lance").resolve(cache)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    sources._opened.cache_clear()
+    snapshots._opened.cache_clear()
     assert ids(snapshot) == list(range(10))
 
 
@@ -216,7 +215,7 @@ def test_table_written_anew_is_told_apart(uri, cache):
     assert anew.version == snapshot.version
     assert anew.identity != snapshot.identity
     assert ids(anew) == list(range(10))
-    sources._opened.cache_clear()
+    snapshots._opened.cache_clear()
     with pytest.raises(SourceError, match="another table"):
         snapshot.open()
 
@@ -255,7 +254,7 @@ def test_schema_digest_is_the_same_whether_an_extension_type_is_registered():
     }
     known = pa.schema([pa.field("t", Celsius())])
     unknown = pa.schema([pa.field("t", pa.float32(), metadata=bare)])
-    assert sources._schema_digest(known) == sources._schema_digest(unknown)
+    assert schema_digest(known) == schema_digest(unknown)
 
 
 def test_identity_survives_a_checkpoint(uri, cache):
@@ -401,7 +400,7 @@ def test_secret_in_lances_own_message_is_not_shown():
     options = {"aws_secret_access_key": SECRET, "allow_http": "true"}
     with (
         pytest.raises(SourceError) as caught,
-        sources._explained("opening", "s3://bucket/x", options, "look up"),
+        explained("opening", "s3://bucket/x", options, "look up"),
     ):
         raise OSError(f"true: denied for {SECRET}, /src/rust/store.rs:1:2")
     assert str(caught.value) == "opening failed: true: denied for ***; look up"
@@ -412,9 +411,9 @@ def test_error_keeps_its_cause_when_the_remedy_cannot_be_found():
     def remedy():
         raise OSError(f"listing denied for {SECRET}")
 
-    explained = sources._explained("opening", "s3://b/x", {}, remedy)
+    raising = explained("opening", "s3://b/x", {}, remedy)
     kept = r"gone.*not be listed .*OSError"
-    with pytest.raises(SourceError, match=kept) as caught, explained:
+    with pytest.raises(SourceError, match=kept) as caught, raising:
         raise ValueError("gone")
     assert SECRET not in printed(caught)
 

@@ -504,11 +504,11 @@ def test_what_is_no_permutation_table_is_refused(table, message):
 # -- LanceDB's own Permutation of a split --------------------------------------
 
 
-def test_permutation_of_gives_the_plans_rows_at_the_pinned_version(tmp_path, cache):
+def test_permutation_of_gives_the_plans_rows_at_the_pinned_version(tmp_path):
     table = make_table(tmp_path)
     snapshot = pinned(table)
-    spec, _, _ = CASES["hash of several columns"]
-    plans = build_plans(spec, snapshot, None, tmp_path / "cache")
+    spec = PermutationSplit(shuffled(table))
+    plans = build_plans(spec, snapshot, FILTER, tmp_path / "cache")
     expected = ids_by_split(plans, snapshot)
     table.add(rows(5000, 5100))
     table.delete("id < 100")

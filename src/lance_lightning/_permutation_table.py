@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lance_lightning.sources import Snapshot, as_source, identity_of
+from lance_lightning.identity import identity_of
+from lance_lightning.snapshot import Snapshot
+from lance_lightning.sources import as_source
 from lance_lightning.types import ROW_ID, ConfigError, SourceError
 
 

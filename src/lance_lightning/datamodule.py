@@ -13,8 +13,8 @@ from weakref import WeakSet
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lance_lightning.arguments import (
     OneSplit,
@@ -37,7 +37,8 @@ from lance_lightning.reader import Reader, Stream, mean_row_bytes, window_batche
 from lance_lightning.resume import repinned, saved_source
 from lance_lightning.samplers import BlockShuffle, Sampler, from_state
 from lance_lightning.shard import EvalShard, TrainShard
-from lance_lightning.sources import SeparateSources, Snapshot, Source, as_source
+from lance_lightning.snapshot import Snapshot
+from lance_lightning.sources import SeparateSources, Source, as_source
 from lance_lightning.specs import from_plain, to_plain
 from lance_lightning.splits import AllRows, build_plans, permutation_of
 from lance_lightning.state import (

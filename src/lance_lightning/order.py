@@ -125,6 +125,10 @@ def _some(values: _UInts, which: Ints) -> _UInts:
 
 def _keyed(x: _UInts, n: _UInts, keys: _UInts) -> _UInts:
     """Return `keyed` of one chunk; ``n`` and ``keys`` have its length or 1."""
+    if np.any(x >= n):  # the walk below might never end
+        x, n = np.broadcast_arrays(x, n)
+        at = np.argmax(x >= n)
+        raise IndexError(f"position {x[at]} is not in an order of {n[at]} rows")
     mask, half = _domain(n)
     y = x.copy()
     one_key = list(_round_numbers(keys)) if len(keys) == 1 else None
@@ -167,6 +171,9 @@ def keyed(x: Any, n: Any, key: Any) -> Ints:
 
     Returns:
         Shape ``(N,)``.
+
+    Raises:
+        IndexError: A position is not in ``[0, n)``.
     """
     return _by_chunks(_keyed, _as_uints(x), _as_uints(n), _as_uints(key))
 

@@ -16,7 +16,7 @@ from lance_lightning.gather import RowGather
 from lance_lightning.plan import Plan
 from lance_lightning.samplers import Sampler
 from lance_lightning.shard import EvalShard, TrainShard
-from lance_lightning.sources import Snapshot
+from lance_lightning.snapshot import Snapshot
 from lance_lightning.transforms import BatchPlace, Transforms, make_batch
 from lance_lightning.types import ROW_ID, DataError, TransformError
 

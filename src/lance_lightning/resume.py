@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lance_lightning.sources import Identity, Snapshot, Source, strip_secrets
+from lance_lightning.identity import Identity
+from lance_lightning.snapshot import Snapshot, strip_secrets
+from lance_lightning.sources import Source
 from lance_lightning.types import SourceError, StateError
 
 

@@ -1,618 +1,37 @@
-"""Where the rows come from: the sources a user names, and tables pinned at a version.
-
-A source says which table; resolving it gives a `Snapshot`, which every process
-opens for itself, at that version and no other.
-"""
+"""Where the rows come from: the sources a user names."""
 
 from __future__ import annotations
 
-import difflib
-import functools
-import hashlib
-import json
 import os
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import lance
-import numpy as np
 import pyarrow as pa
 
 from lance_lightning.cache import build_once
-from lance_lightning.types import ROW_ID, ConfigError, SourceError, check_int
-
-Columns = Sequence[str] | Mapping[str, str] | None
-
-# Lance's own columns, which can be asked for by name though no schema lists them.
-SYSTEM_COLUMNS = (ROW_ID, "_rowaddr", "_rowoffset")
-_LISTED = 40  # names that an error lists before it says how many more there are
-
-
-# -- secrets -------------------------------------------------------------------
-
-
-def strip_secrets(uri: str) -> str:
-    """Return ``uri`` without user, password and query: they can hold secrets."""
-    scheme, mark, rest = uri.partition("://")
-    if not mark:
-        return uri
-    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
-    user, _, server = host.rpartition("@")
-    # Azure writes abfss://CONTAINER@ACCOUNT/..., where the container is no secret.
-    if user and (":" in user or not scheme.startswith(("abfs", "wasb"))):
-        host = server
-    return f"{scheme}://{host}{slash}{path}"
-
-
-def _secrets(uri: str, options: Mapping[str, str | None]) -> list[str]:
-    """Return what must not be shown, the longest first."""
-    rest = uri.partition("://")[2]
-    user = rest.split("/", 1)[0].rpartition("@")[0]
-    query = rest.partition("?")[2]
-    found = [*options.values(), user, *user.split(":"), query]
-    found += [part.partition("=")[2] for part in query.split("&")]
-    secrets = {value for value in found if value and len(value) > 3}
-    return sorted(secrets - {"true", "false"}, key=len, reverse=True)
-
-
-@contextmanager
-def _explained(
-    doing: str,
-    uri: str,
-    options: Mapping[str, str | None],
-    remedy: str | Callable[[], str],
-    caught: tuple[type[Exception], ...] = (ValueError, OSError, RuntimeError),
-) -> Iterator[None]:
-    """Turn what Lance raises into a `SourceError` that shows no secret."""
-    try:
-        yield
-    except SourceError:
-        raise
-    except caught as error:
-        # Lance appends the places in its own source files.
-        reason = re.sub(r",? \S+\.rs:\d+:\d+", "", str(error))
-        shown = reason
-        for secret in _secrets(uri, options):
-            shown = shown.replace(secret, "***")
-        # A traceback would print the original, secret and all.
-        cause = error if shown == reason else None
-        raise SourceError(f"{doing} failed: {shown}; {_told(remedy)}") from cause
-
-
-def _told(remedy: str | Callable[[], str]) -> str:
-    """Return the remedy, which may have to ask the storage what there is."""
-    if isinstance(remedy, str):
-        return remedy
-    try:
-        return remedy()
-    except Exception as error:  # its text could show a secret, and hide the cause
-        return f"what there is could not be listed either ({type(error).__name__})"
-
-
-def _listed(names: Iterable[Any]) -> str:
-    names = list(names)
-    shown = ", ".join(repr(name) for name in names[:_LISTED])
-    more = len(names) - _LISTED
-    return (shown or "none") + (f" and {more} more" if more > 0 else "")
-
-
-# -- identity ------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What tells one state of one table from any other, wherever it lies.
-
-    Args:
-        version: Lance's version number.
-        schema: A digest of the schema, in hex.
-        fragments: A digest, in hex, of the fragments' metadata: data files, whose
-            names are random, and deletion files. Of an in-memory table, its content.
-    """
-
-    version: int
-    schema: str
-    fragments: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain Python for a checkpoint."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-    @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> Identity:
-        """Return the identity that `to_dict` wrote."""
-        return cls(**{name: state[name] for name in cls.__slots__})
-
-
-def _hex(*parts: bytes | str) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()
-
-
-def identity_of(dataset: Any) -> Identity:
-    """Return the identity of an open Lance dataset."""
-    return Identity(
-        version=dataset.version,
-        schema=_schema_digest(dataset.schema),
-        fragments=_fragments_digest(dataset),
-    )
-
-
-def _fragments_digest(dataset: Any) -> str:
-    digest = hashlib.sha256()
-    for fragment in dataset.get_fragments():
-        metadata = _without_place(fragment.metadata.to_json())
-        canonical = json.dumps(metadata, sort_keys=True, separators=(",", ":"))
-        digest.update(canonical.encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _without_place(metadata: Any) -> Any:
-    """Drop ``base_id``: clones and branches name where a file lies with it."""
-    if isinstance(metadata, dict):
-        return {k: _without_place(v) for k, v in metadata.items() if k != "base_id"}
-    if isinstance(metadata, list):
-        return [_without_place(value) for value in metadata]
-    return metadata
-
-
-def _schema_digest(schema: Any) -> str:
-    described = [[_field_key(field) for field in schema], _metadata_key(schema)]
-    return _hex(json.dumps(described, sort_keys=True, separators=(",", ":")))
-
-
-def _metadata_key(holder: Any) -> dict[str, str]:
-    pairs = (holder.metadata or {}).items()
-    return {key.decode("latin-1"): value.decode("latin-1") for key, value in pairs}
-
-
-def _field_key(arrow_field: Any) -> list[Any]:
-    """Describe a field alike whether or not its extension type is registered."""
-    kind, metadata = arrow_field.type, _metadata_key(arrow_field)
-    if isinstance(kind, pa.BaseExtensionType):
-        metadata |= _extension_metadata(kind)
-        kind = kind.storage_type
-    children = _children(kind)
-    name = str(kind) if not children else type(kind).__name__
-    size = getattr(kind, "list_size", None)
-    below = [_field_key(child) for child in children]
-    return [arrow_field.name, name, size, arrow_field.nullable, metadata, below]
-
-
-def _children(kind: Any) -> list[Any]:
-    if pa.types.is_struct(kind):
-        return [kind.field(i) for i in range(kind.num_fields)]
-    if pa.types.is_map(kind):
-        return [kind.key_field, kind.item_field]
-    return [kind.value_field] if hasattr(kind, "value_field") else []
-
-
-def _extension_metadata(kind: Any) -> dict[str, str]:
-    """Return what an unregistered type has as metadata of its field."""
-    if isinstance(kind, pa.ExtensionType):  # defined in Python
-        parameters = kind.__arrow_ext_serialize__().decode("latin-1")
-    else:  # Arrow's own, registered in every process
-        parameters = str(getattr(kind, "shape", ""))
-    return {
-        "ARROW:extension:name": kind.extension_name,
-        "ARROW:extension:metadata": parameters,
-    }
-
-
-# -- snapshot ------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Snapshot:
-    """A table pinned at a version: small, and opened by each process for itself.
-
-    Args:
-        uri: Where the Lance dataset lies; absolute where it is a local path.
-        version: The pinned version, counted on ``branch``.
-        branch: The branch, or None for main.
-        storage_options: What the object store needs. A value that the environment
-            holds as well (``os.environ[key.upper()]``) is left out of the pickle
-            and comes back from the environment of the process that opens it.
-        identity: What was found at that version when it was pinned.
-        from_memory: The dataset is the cached copy of an in-memory table.
-    """
-
-    uri: str
-    version: int
-    branch: str | None
-    storage_options: Mapping[str, str | None] = field(hash=False)
-    identity: Identity
-    from_memory: bool = False
-
-    def open(self) -> Any:
-        """Return the ``lance.LanceDataset`` at this version.
-
-        One a process: opened, and held against `identity`, the first time.
-
-        Raises:
-            SourceError: The version is gone, or another table lies there now.
-        """
-        return _opened(self)
-
-    def verify(self) -> None:
-        """Open the table again and compare it with what was pinned.
-
-        Raises:
-            SourceError: The version is gone, or another table lies there now.
-        """
-        _open_verified(self)
-
-    @property
-    def schema(self) -> Any:
-        """The ``pyarrow.Schema`` of the table."""
-        return self.open().schema
-
-    @property
-    def num_rows(self) -> int:
-        """The rows of the table, without those that were deleted."""
-        return int(self.open().count_rows())
-
-    def describe(self) -> str:
-        """Return URI, branch and version, without secrets."""
-        branch = f", branch {self.branch!r}" if self.branch else ""
-        return f"{strip_secrets(self.uri)}{branch}, version {self.version}"
-
-    def __repr__(self) -> str:
-        return f"Snapshot({self.describe()})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        options = {
-            key: None if value == os.environ.get(key.upper()) else value
-            for key, value in self.storage_options.items()
-        }
-        state = (self.uri, self.version, self.branch, options)
-        return _restored, (*state, self.identity, self.from_memory)
-
-    def lance_columns(
-        self, columns: Columns, with_row_id: bool = False
-    ) -> list[str] | dict[str, str] | None:
-        """Return what to hand to Lance's ``columns=`` for these columns.
-
-        A name in a list is exactly that column, or the field of a struct
-        (``"box.left"``). A value in a mapping is such a name or a SQL expression;
-        a value of None leaves the new name out. The row id comes last.
-
-        Raises:
-            ConfigError: ``columns`` is neither of these.
-            SourceError: There is no such column.
-        """
-        if columns is None and not with_row_id:
-            return None
-        schema = self.schema
-        wanted = _expressions(schema, columns)
-        if with_row_id:
-            wanted.setdefault(ROW_ID, _quoted(ROW_ID))
-        known = {*schema.names, *SYSTEM_COLUMNS}
-        # Lance's take gives a name with a dot back as a struct, its scanner as a
-        # column of that name; as an expression it is the same in both.
-        if all(name in known and _quoted(name) == sql for name, sql in wanted.items()):
-            return list(wanted)
-        return wanted
-
-    def projected_schema(self, columns: Columns, with_row_id: bool = False) -> Any:
-        """Return the ``pyarrow.Schema`` that Lance gives for these columns.
-
-        Raises:
-            ConfigError: ``columns`` is neither a list nor a mapping.
-            SourceError: There is no such column, or an expression is not valid.
-        """
-        wanted = self.lance_columns(columns, with_row_id)
-        try:
-            return self._projected(wanted, "reading the columns")
-        except SourceError:
-            # Asked for one by one, the error says which expression it was.
-            for name, sql in wanted.items() if isinstance(wanted, dict) else ():
-                self._projected({name: sql}, f"the expression {sql!r} for {name!r}")
-            raise
-
-    def _projected(self, wanted: list[str] | dict[str, str] | None, doing: str) -> Any:
-        remedy = f"columns there are: {_listed(self.schema.names)}"
-        with _explained(doing, self.uri, self.storage_options, remedy):
-            return self.open().scanner(columns=wanted).projected_schema
-
-    def check_filter(self, sql: str | None) -> None:
-        """Check a SQL filter against the schema, without reading a row.
-
-        Raises:
-            ConfigError: It is not a string, or is blank.
-            SourceError: It is not one expression that gives a bool, or it would
-                give other rows each time.
-        """
-        if sql is None:
-            return
-        _check_filter_text(sql)
-        _check_repeatable(sql, self.schema)
-        doing = f"the filter {sql!r} on {self.describe()}"
-        remedy = f"columns there are: {_listed(self.schema.names)}"
-        with _explained(doing, self.uri, self.storage_options, remedy):
-            _ = self.open().scanner(filter=_one(sql)).projected_schema
-
-
-def _restored(
-    uri: str,
-    version: int,
-    branch: str | None,
-    options: dict[str, str | None],
-    identity: Identity,
-    from_memory: bool,
-) -> Snapshot:
-    filled = {
-        key: os.environ.get(key.upper()) if value is None else value
-        for key, value in options.items()
-    }
-    return Snapshot(uri, version, branch, filled, identity, from_memory)
-
-
-# A handle keeps the metadata of a table in memory: a module has a few at a time.
-@functools.lru_cache(maxsize=16)
-def _opened(snapshot: Snapshot) -> Any:
-    return _open_verified(snapshot)
-
-
-def _open_verified(snapshot: Snapshot) -> Any:
-    dataset = _open_at(
-        snapshot.uri, snapshot.storage_options, snapshot.branch, snapshot.version
-    )
-    found, pinned = identity_of(dataset), snapshot.identity
-    if snapshot.from_memory:  # its folder's name holds the digest of its content
-        found = Identity(found.version, found.schema, pinned.fragments)
-    if found != pinned:
-        raise SourceError(
-            f"another table lies at {snapshot.describe()} than the one that was "
-            "pinned, so its rows are not those that were split\n"
-            f"  pinned: {pinned}\n  found:  {found}\n"
-            "bring the table back, or start a new run on the one that is there"
-        )
-    return dataset
-
-
-# -- columns and filters -------------------------------------------------------
-
-
-def _quoted(name: str) -> str:
-    return f"`{name}`"
-
-
-def _one(sql: str) -> str:
-    """Return ``sql`` in brackets.
-
-    Lance reads the first expression of "a, b" or "a > 1; b" and drops the rest
-    silently; in brackets it is an error. A line break ends a comment.
-    """
-    return f"({sql}\n)" if "--" in sql else f"({sql})"
-
-
-def _expressions(schema: Any, columns: Columns) -> dict[str, str]:
-    """Return new name -> Lance expression for every column asked for."""
-    if columns is None:
-        columns = schema.names
-    if isinstance(columns, Mapping):
-        pairs = [(k, v) for k, v in columns.items() if v is not None]
-    elif isinstance(columns, Sequence) and not isinstance(columns, (str, bytes)):
-        pairs = [(name, name) for name in columns]
-    else:
-        raise ConfigError(
-            "columns must be a list of names, or a mapping from new name to a column "
-            f"or SQL expression, got {columns!r}; write [{columns!r}] for one column"
-        )
-    if not pairs:
-        raise ConfigError("columns is empty, so no value would be read; name some")
-    if not all(isinstance(part, str) and part for pair in pairs for part in pair):
-        raise ConfigError(f"columns must hold names and SQL as text, got {columns!r}")
-    counts = Counter(name for name, _ in pairs)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise ConfigError(f"columns must name a column once; twice: {_listed(twice)}")
-    by_sql, known = isinstance(columns, Mapping), {*schema.names, *SYSTEM_COLUMNS}
-    return {
-        name: _expression(schema, known, name, asked, by_sql) for name, asked in pairs
-    }
-
-
-def _expression(
-    schema: Any, known: set[str], name: str, asked: str, by_sql: bool
-) -> str:
-    found = _quoted(asked) if asked in known else _path(schema, asked)
-    if found is None and not by_sql:
-        raise SourceError(_unknown_column(schema, asked))
-    if name in SYSTEM_COLUMNS and name != asked:
-        raise SourceError(
-            f"{name!r} is the name of Lance's own column and cannot name {asked!r}; "
-            "choose another new name"
-        )
-    if found is not None and "`" in asked:
-        raise SourceError(
-            f"the column name {asked!r} holds a backquote, which Lance cannot read; "
-            "rename the column (dataset.alter_columns)"
-        )
-    return found or _one(asked)
-
-
-def _path(fields: Any, name: str) -> str | None:
-    """Return the quoted path of a column, or of a struct's field, or None."""
-    for arrow_field in fields:
-        if arrow_field.name == name:
-            return _quoted(name)
-        prefix = f"{arrow_field.name}."
-        if pa.types.is_struct(arrow_field.type) and name.startswith(prefix):
-            below = _path(arrow_field.type, name[len(prefix) :])
-            if below is not None:
-                return f"{_quoted(arrow_field.name)}.{below}"
-    return None
-
-
-def _unknown_column(schema: Any, name: str) -> str:
-    close = difflib.get_close_matches(name, schema.names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return (
-        f"unknown column {name!r}{hint}; columns there are: {_listed(schema.names)} "
-        "(a SQL expression is written as a mapping: {new name: expression})"
-    )
-
-
-# Quoted text and names, which may well hold the word random().
-_QUOTED = re.compile(r"'(?:[^']|'')*'|`[^`]*`|\"[^\"]*\"")
-_CHANGING = re.compile(
-    r"\b(?:random|rand|uuid|now|today)\s*\(|\bcurrent_(?:date|time(?:stamp)?)\b",
-    re.IGNORECASE,
+from lance_lightning.identity import (
+    Identity,
+    content_digest,
+    identity_of,
+    schema_digest,
 )
-
-
-def _check_repeatable(sql: str, schema: Any) -> None:
-    found = _CHANGING.search(_QUOTED.sub("''", sql))
-    if found and found.group() not in schema.names:
-        raise SourceError(
-            f"the filter {sql!r} calls {found.group()!r}, which gives another value "
-            "each time, so ranks and resumed runs would read other rows; use a column "
-            "or a constant instead"
-        )
-
-
-def _check_filter_text(sql: Any) -> None:
-    if sql is not None and not (isinstance(sql, str) and sql.strip()):
-        raise ConfigError(
-            f"filter must be a SQL expression such as 'label >= 0', got {sql!r}; "
-            "leave it out to read every row"
-        )
-
-
-# -- opening -------------------------------------------------------------------
-
-
-def _open_newest(uri: str, options: Mapping[str, str | None]) -> Any:
-    _check_environment(options)
-    doing = f"opening the Lance dataset at {strip_secrets(uri)!r}"
-
-    def remedy() -> str:
-        return f"check the URI and the storage options{_tables_in(uri)}"
-
-    with _explained(doing, uri, options, remedy):
-        return lance.dataset(uri, storage_options=dict(options) or None)
-
-
-def _open_at(
-    uri: str, options: Mapping[str, str | None], branch: str | None, version: int
-) -> Any:
-    if branch is None:
-        _check_environment(options)
-        try:  # one request less than by way of the newest version
-            return lance.dataset(uri, version, storage_options=dict(options) or None)
-        except (ValueError, OSError):
-            pass  # found again, and explained, below
-    return _checked_out(_open_newest(uri, options), uri, options, branch, version)
-
-
-def _checked_out(
-    newest: Any,
-    uri: str,
-    options: Mapping[str, str | None],
-    branch: str | None,
-    version: int | None,
-) -> Any:
-    if branch is not None:
-        newest = _branch_head(newest, uri, options, branch)
-    if version is None or version == newest.version:
-        return newest
-    place = strip_secrets(uri) + (f", branch {branch!r}" if branch else "")
-
-    def remedy() -> str:
-        there = _ranges([found["version"] for found in newest.versions()])
-        return (
-            f"versions there are: {there}. cleanup_old_versions removes what has no "
-            "tag: tag the version that a run needs (dataset.tags.create(name, "
-            "version)), or choose one that is there"
-        )
-
-    with _explained(f"opening version {version} of {place}", uri, options, remedy):
-        return newest.checkout_version((branch, version))
-
-
-def _branch_head(
-    newest: Any, uri: str, options: Mapping[str, str | None], branch: str
-) -> Any:
-    place = strip_secrets(uri)
-    with _explained(f"listing the branches of {place}", uri, options, "try again"):
-        there = newest.branches.list()
-    if branch not in there:
-        raise SourceError(
-            f"no branch {branch!r} at {place}, so nothing can be read from it; "
-            f"branches there are: {_listed(sorted(there))}; leave branch out for main"
-        )
-    with _explained(f"opening branch {branch!r} of {place}", uri, options, "try again"):
-        return newest.checkout_version((branch, None))
-
-
-def _tagged(
-    newest: Any, uri: str, options: Mapping[str, str | None], tag: str
-) -> tuple[str | None, int]:
-    """Return branch and version of a tag: its version alone would mean main's."""
-    place = strip_secrets(uri)
-    with _explained(f"listing the tags of {place}", uri, options, "try again"):
-        there = newest.tags.list()
-    if tag not in there:
-        raise SourceError(
-            f"no tag {tag!r} at {place}, so no version can be chosen by it; "
-            f"tags there are: {_listed(sorted(there))}"
-        )
-    return there[tag]["branch"], int(there[tag]["version"])
-
-
-def _check_environment(options: Mapping[str, str | None]) -> None:
-    missing = [key.upper() for key, value in options.items() if value is None]
-    if missing:
-        raise SourceError(
-            "storage options that the environment held where the table was pinned are "
-            "missing in this process, so it cannot be opened; set the environment "
-            f"variables {_listed(missing)} here too"
-        )
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Return ``"1-3, 7"`` for 1, 2, 3, 7."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    shown = [f"{a}" if a == b else f"{a}-{b}" for a, b in runs[-_LISTED:]]
-    return ", ".join(shown) or "none"
-
-
-def _tables_in(uri: str) -> str:
-    """Say which tables a local folder holds: a database given for a table."""
-    folder = _local(uri)
-    if folder is None or not folder.is_dir():
-        return ""
-    tables = sorted(path.name for path in folder.glob("*.lance"))
-    return f"; Lance datasets in that folder: {_listed(tables)}" if tables else ""
-
-
-def _local(uri: str) -> Path | None:
-    """Return the absolute path of a local folder, None for an object store."""
-    path = uri.removeprefix("file://")
-    return None if "://" in path else Path(path).expanduser().absolute()
-
-
-def _absolute(uri: str) -> str:
-    """Return a local path absolute, as a worker may run in another folder."""
-    return uri if "://" in uri else str(_local(uri))
-
-
-# -- sources -------------------------------------------------------------------
+from lance_lightning.snapshot import (
+    Snapshot,
+    absolute,
+    check_filter_text,
+    checked_out,
+    explained,
+    listed,
+    local_path,
+    open_at,
+    open_newest,
+    strip_secrets,
+    tagged,
+)
+from lance_lightning.types import ConfigError, SourceError, check_int
 
 
 @runtime_checkable
@@ -659,7 +78,7 @@ class _Pinned:
                 f"a tag names branch and version by itself: give tag={self.tag!r} or "
                 f"{other}={getattr(self, other)!r}, not both"
             )
-        _check_filter_text(self.filter)
+        check_filter_text(self.filter)
         object.__setattr__(self, "storage_options", _options(self.storage_options))
 
     def __repr__(self) -> str:
@@ -678,12 +97,12 @@ class _Pinned:
         if version is not None:
             check_int("version", version, 1)
         options = dict(self.storage_options or {})
-        newest = _open_newest(uri, options)
+        newest = open_newest(uri, options)
         branch = None if self.branch == "main" else self.branch
         chosen = self.version
         if self.tag is not None:
-            branch, chosen = _tagged(newest, uri, options, self.tag)
-        dataset = _checked_out(newest, uri, options, branch, version or chosen)
+            branch, chosen = tagged(newest, uri, options, self.tag)
+        dataset = checked_out(newest, uri, options, branch, version or chosen)
         found = identity_of(dataset)
         snapshot = Snapshot(uri, found.version, branch, options, found)
         snapshot.check_filter(self.filter)
@@ -729,7 +148,7 @@ class LanceSource(_Pinned):
             SourceError: There is no such dataset, version, tag or branch, or the
                 filter does not fit the schema.
         """
-        return self._pin(_absolute(self.uri), version)
+        return self._pin(absolute(self.uri), version)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -792,7 +211,7 @@ class LanceDBSource(_Pinned):
 
     def _located(self) -> str:
         """Return the URI of the table's Lance dataset."""
-        local = _local(self.uri)
+        local = local_path(self.uri)
         if local is not None and not local.is_dir():
             raise SourceError(  # lancedb.connect would make the folder
                 f"no LanceDB database at {str(local)!r}, so no table can be opened; "
@@ -802,16 +221,16 @@ class LanceDBSource(_Pinned):
 
         options = dict(self.storage_options or {})
         doing = f"connecting to the LanceDB database at {strip_secrets(self.uri)!r}"
-        with _explained(doing, self.uri, options, "check URI and storage options"):
+        with explained(doing, self.uri, options, "check URI and storage options"):
             database = lancedb.connect(self.uri, storage_options=options or None)
         path = list(self.namespace or ())
 
         def remedy() -> str:
-            return f"tables there are: {_listed(_table_names(database, path))}"
+            return f"tables there are: {listed(_table_names(database, path))}"
 
         doing = f"opening {self.describe()}"
         # Each kind of namespace raises an error of its own.
-        with _explained(doing, self.uri, options, remedy, caught=(Exception,)):
+        with explained(doing, self.uri, options, remedy, caught=(Exception,)):
             return str(database.open_table(self.table, namespace_path=path).uri)
 
 
@@ -855,7 +274,7 @@ class ArrowSource:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "table", _arrow_table(self.table))
-        _check_filter_text(self.filter)
+        check_filter_text(self.filter)
 
     def __deepcopy__(self, memo: Any) -> ArrowSource:
         return self  # Arrow's data never changes
@@ -882,8 +301,8 @@ class ArrowSource:
         content = content_digest(self.table)
         target = cache_dir.absolute() / "tables" / f"{content}.lance"
         build_once(target, self._write)
-        dataset = _open_at(str(target), {}, None, 1)
-        found = Identity(1, _schema_digest(dataset.schema), content)
+        dataset = open_at(str(target), {}, None, 1)
+        found = Identity(1, schema_digest(dataset.schema), content)
         snapshot = Snapshot(str(target), 1, None, {}, found, from_memory=True)
         snapshot.check_filter(self.filter)
         return snapshot
@@ -893,7 +312,7 @@ class ArrowSource:
             "cast or drop the columns that Lance cannot store, or give the cache more "
             "room (cache_dir=...)"
         )
-        with _explained(f"storing an {self.describe()}", "", {}, remedy):
+        with explained(f"storing an {self.describe()}", "", {}, remedy):
             lance.write_dataset(self.table, str(folder))
 
 
@@ -917,86 +336,6 @@ def _arrow_table(value: Any) -> Any:
     if not value.num_columns:
         raise ConfigError("ArrowSource was given a table without columns")
     return value
-
-
-def content_digest(table: Any) -> str:
-    """Return a digest, in hex, of a ``pyarrow.Table``'s schema and values.
-
-    How the table is cut into chunks changes nothing, nor do the bytes that lie
-    under a null: what a process leaves there is chance.
-
-    Raises:
-        SourceError: A column is of a type that Lance does not store.
-    """
-    parts = [_schema_digest(table.schema), str(table.num_rows)]
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        streams: dict[str, Any] = {}
-        for chunk in column.chunks:
-            if len(chunk):
-                for path, data in _streams(chunk, name):
-                    streams.setdefault(path, hashlib.sha256()).update(data)
-        parts += [f"{path}={streams[path].hexdigest()}" for path in streams]
-    return _hex(*parts)
-
-
-def _streams(array: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield streams of bytes that do not depend on chunks, offsets or nulls' bytes."""
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    yield f"{path}?", _bytes(array.is_valid())
-    array = array.drop_null() if array.null_count else array
-    kind = array.type
-    if pa.types.is_struct(kind):
-        for i, child in enumerate(array.flatten()):
-            yield from _streams(child, f"{path}.{i}")
-    elif pa.types.is_map(kind):
-        yield f"{path}#", _lengths(array.offsets)
-        first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
-        yield from _streams(array.keys[first:last], f"{path}.key")
-        yield from _streams(array.items[first:last], f"{path}.value")
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        yield f"{path}#", _lengths(array.offsets)
-        yield from _streams(array.flatten(), f"{path}[]")
-    elif pa.types.is_fixed_size_list(kind):
-        yield from _streams(array.flatten(), f"{path}[]")
-    elif pa.types.is_boolean(kind):
-        yield path, _bytes(array)
-    elif not pa.types.is_null(kind):
-        yield from _leaf_streams(array, path)
-
-
-def _leaf_streams(array: Any, path: str) -> Iterator[tuple[str, Any]]:
-    kind, start = array.type, array.offset
-    try:
-        width = kind.bit_width // 8
-    except ValueError:
-        width = 0
-    if width:
-        values = array.buffers()[1]
-        yield path, values[start * width : (start + len(array)) * width]
-        return
-    wide = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
-    if not (wide or pa.types.is_string(kind) or pa.types.is_binary(kind)):
-        raise SourceError(
-            f"column {path!r} is of type {kind}, which Lance does not store; cast or "
-            "drop the column"
-        )
-    _, offsets, values = array.buffers()
-    ends = np.frombuffer(offsets, np.int64 if wide else np.int32)
-    ends = ends[start : start + len(array) + 1]
-    yield f"{path}#", np.diff(ends).astype(np.int64)
-    if values is not None:
-        yield path, values[int(ends[0]) : int(ends[-1])]
-
-
-def _lengths(offsets: Any) -> Any:
-    return np.diff(offsets.to_numpy()).astype(np.int64)
-
-
-def _bytes(booleans: Any) -> Any:
-    return booleans.to_numpy(zero_copy_only=False)
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -1039,7 +378,7 @@ class SeparateSources:
         if split not in self.sources:
             raise ConfigError(
                 f"no source for split {split!r}; sources there are for: "
-                f"{_listed(self.sources)}"
+                f"{listed(self.sources)}"
             )
         return self.sources[split]
 

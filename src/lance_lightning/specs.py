@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from lance_lightning import samplers, sources, splits
+from lance_lightning import samplers, snapshot, sources, splits
 from lance_lightning.types import ConfigError
 
 TARGET = "_target_"
@@ -66,7 +66,7 @@ def _spec_to_plain(spec: Any) -> dict[str, Any]:
         if name == "storage_options":
             value = dict.fromkeys(value) if value else None
         elif name == "uri":
-            value = sources.strip_secrets(os.fspath(value))
+            value = snapshot.strip_secrets(os.fspath(value))
         plain[name] = to_plain(value)
     return plain
 

@@ -49,7 +49,7 @@ from lance_lightning._split_specs import (
 )
 from lance_lightning.cache import build_once
 from lance_lightning.plan import Plan, range_plan, save_offsets
-from lance_lightning.sources import Snapshot
+from lance_lightning.snapshot import Snapshot
 from lance_lightning.types import ConfigError, SourceError
 
 __all__ = [

@@ -1,0 +1,492 @@
+"""A table pinned at a version, which every process opens for itself."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lance
+import pyarrow as pa
+
+from lance_lightning.identity import Identity, identity_of
+from lance_lightning.types import ROW_ID, ConfigError, SourceError
+
+Columns = Sequence[str] | Mapping[str, str] | None
+
+# Lance's own columns, which can be asked for by name though no schema lists them.
+SYSTEM_COLUMNS = (ROW_ID, "_rowaddr", "_rowoffset")
+_LISTED = 40  # names that an error lists before it says how many more there are
+
+
+def strip_secrets(uri: str) -> str:
+    """Return ``uri`` without user, password and query: they can hold secrets."""
+    scheme, mark, rest = uri.partition("://")
+    if not mark:
+        return uri
+    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    user, _, server = host.rpartition("@")
+    # Azure writes abfss://CONTAINER@ACCOUNT/..., where the container is no secret.
+    if user and (":" in user or not scheme.startswith(("abfs", "wasb"))):
+        host = server
+    return f"{scheme}://{host}{slash}{path}"
+
+
+def _secrets(uri: str, options: Mapping[str, str | None]) -> list[str]:
+    """Return what must not be shown, the longest first."""
+    rest = uri.partition("://")[2]
+    user = rest.split("/", 1)[0].rpartition("@")[0]
+    query = rest.partition("?")[2]
+    found = [*options.values(), user, *user.split(":"), query]
+    found += [part.partition("=")[2] for part in query.split("&")]
+    secrets = {value for value in found if value and len(value) > 3}
+    return sorted(secrets - {"true", "false"}, key=len, reverse=True)
+
+
+@contextmanager
+def explained(
+    doing: str,
+    uri: str,
+    options: Mapping[str, str | None],
+    remedy: str | Callable[[], str],
+    caught: tuple[type[Exception], ...] = (ValueError, OSError, RuntimeError),
+) -> Iterator[None]:
+    """Turn what Lance raises into a `SourceError` that shows no secret."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except caught as error:
+        # Lance appends the places in its own source files.
+        reason = re.sub(r",? \S+\.rs:\d+:\d+", "", str(error))
+        shown = reason
+        for secret in _secrets(uri, options):
+            shown = shown.replace(secret, "***")
+        # A traceback would print the original, secret and all.
+        cause = error if shown == reason else None
+        raise SourceError(f"{doing} failed: {shown}; {_told(remedy)}") from cause
+
+
+def _told(remedy: str | Callable[[], str]) -> str:
+    """Return the remedy, which may have to ask the storage what there is."""
+    if isinstance(remedy, str):
+        return remedy
+    try:
+        return remedy()
+    except Exception as error:  # its text could show a secret, and hide the cause
+        return f"what there is could not be listed either ({type(error).__name__})"
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Return names for an error, so many that it stays readable."""
+    names = list(names)
+    shown = ", ".join(repr(name) for name in names[:_LISTED])
+    more = len(names) - _LISTED
+    return (shown or "none") + (f" and {more} more" if more > 0 else "")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Snapshot:
+    """A table pinned at a version: small, and opened by each process for itself.
+
+    Args:
+        uri: Where the Lance dataset lies; absolute where it is a local path.
+        version: The pinned version, counted on ``branch``.
+        branch: The branch, or None for main.
+        storage_options: What the object store needs. A value that the environment
+            holds as well (``os.environ[key.upper()]``) is left out of the pickle
+            and comes back from the environment of the process that opens it.
+        identity: What was found at that version when it was pinned.
+        from_memory: The dataset is the cached copy of an in-memory table.
+    """
+
+    uri: str
+    version: int
+    branch: str | None
+    storage_options: Mapping[str, str | None] = field(hash=False)
+    identity: Identity
+    from_memory: bool = False
+
+    def open(self) -> Any:
+        """Return the ``lance.LanceDataset`` at this version.
+
+        One a process: opened, and held against `identity`, the first time.
+
+        Raises:
+            SourceError: The version is gone, or another table lies there now.
+        """
+        return _opened(self)
+
+    def verify(self) -> None:
+        """Open the table again and compare it with what was pinned.
+
+        Raises:
+            SourceError: The version is gone, or another table lies there now.
+        """
+        _open_verified(self)
+
+    @property
+    def schema(self) -> Any:
+        """The ``pyarrow.Schema`` of the table."""
+        return self.open().schema
+
+    @property
+    def num_rows(self) -> int:
+        """The rows of the table, without those that were deleted."""
+        return int(self.open().count_rows())
+
+    def describe(self) -> str:
+        """Return URI, branch and version, without secrets."""
+        branch = f", branch {self.branch!r}" if self.branch else ""
+        return f"{strip_secrets(self.uri)}{branch}, version {self.version}"
+
+    def __repr__(self) -> str:
+        return f"Snapshot({self.describe()})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        options = {
+            key: None if value == os.environ.get(key.upper()) else value
+            for key, value in self.storage_options.items()
+        }
+        state = (self.uri, self.version, self.branch, options)
+        return _restored, (*state, self.identity, self.from_memory)
+
+    def lance_columns(
+        self, columns: Columns, with_row_id: bool = False
+    ) -> list[str] | dict[str, str] | None:
+        """Return what to hand to Lance's ``columns=`` for these columns.
+
+        A name in a list is exactly that column, or the field of a struct
+        (``"box.left"``). A value in a mapping is such a name or a SQL expression;
+        a value of None leaves the new name out. The row id comes last.
+
+        Raises:
+            ConfigError: ``columns`` is neither of these.
+            SourceError: There is no such column.
+        """
+        if columns is None and not with_row_id:
+            return None
+        schema = self.schema
+        wanted = _expressions(schema, columns)
+        if with_row_id:
+            wanted.setdefault(ROW_ID, _quoted(ROW_ID))
+        known = {*schema.names, *SYSTEM_COLUMNS}
+        # Lance's take gives a name with a dot back as a struct, its scanner as a
+        # column of that name; as an expression it is the same in both.
+        if all(name in known and _quoted(name) == sql for name, sql in wanted.items()):
+            return list(wanted)
+        return wanted
+
+    def projected_schema(self, columns: Columns, with_row_id: bool = False) -> Any:
+        """Return the ``pyarrow.Schema`` that Lance gives for these columns.
+
+        Raises:
+            ConfigError: ``columns`` is neither a list nor a mapping.
+            SourceError: There is no such column, or an expression is not valid.
+        """
+        wanted = self.lance_columns(columns, with_row_id)
+        try:
+            return self._projected(wanted, "reading the columns")
+        except SourceError:
+            # Asked for one by one, the error says which expression it was.
+            for name, sql in wanted.items() if isinstance(wanted, dict) else ():
+                self._projected({name: sql}, f"the expression {sql!r} for {name!r}")
+            raise
+
+    def _projected(self, wanted: list[str] | dict[str, str] | None, doing: str) -> Any:
+        remedy = f"columns there are: {listed(self.schema.names)}"
+        with explained(doing, self.uri, self.storage_options, remedy):
+            return self.open().scanner(columns=wanted).projected_schema
+
+    def check_filter(self, sql: str | None) -> None:
+        """Check a SQL filter against the schema, without reading a row.
+
+        Raises:
+            ConfigError: It is not a string, or is blank.
+            SourceError: It is not one expression that gives a bool, or it would
+                give other rows each time.
+        """
+        if sql is None:
+            return
+        check_filter_text(sql)
+        _check_repeatable(sql, self.schema)
+        doing = f"the filter {sql!r} on {self.describe()}"
+        remedy = f"columns there are: {listed(self.schema.names)}"
+        with explained(doing, self.uri, self.storage_options, remedy):
+            _ = self.open().scanner(filter=_one(sql)).projected_schema
+
+
+def _restored(
+    uri: str,
+    version: int,
+    branch: str | None,
+    options: dict[str, str | None],
+    identity: Identity,
+    from_memory: bool,
+) -> Snapshot:
+    filled = {
+        key: os.environ.get(key.upper()) if value is None else value
+        for key, value in options.items()
+    }
+    return Snapshot(uri, version, branch, filled, identity, from_memory)
+
+
+# A handle keeps the metadata of a table in memory: a module has a few at a time.
+@functools.lru_cache(maxsize=16)
+def _opened(snapshot: Snapshot) -> Any:
+    return _open_verified(snapshot)
+
+
+def _open_verified(snapshot: Snapshot) -> Any:
+    dataset = open_at(
+        snapshot.uri, snapshot.storage_options, snapshot.branch, snapshot.version
+    )
+    found, pinned = identity_of(dataset), snapshot.identity
+    if snapshot.from_memory:  # its folder's name holds the digest of its content
+        found = Identity(found.version, found.schema, pinned.fragments)
+    if found != pinned:
+        raise SourceError(
+            f"another table lies at {snapshot.describe()} than the one that was "
+            "pinned, so its rows are not those that were split\n"
+            f"  pinned: {pinned}\n  found:  {found}\n"
+            "bring the table back, or start a new run on the one that is there"
+        )
+    return dataset
+
+
+def _quoted(name: str) -> str:
+    return f"`{name}`"
+
+
+def _one(sql: str) -> str:
+    """Return ``sql`` in brackets.
+
+    Lance reads the first expression of "a, b" or "a > 1; b" and drops the rest
+    silently; in brackets it is an error. A line break ends a comment.
+    """
+    return f"({sql}\n)" if "--" in sql else f"({sql})"
+
+
+def _expressions(schema: Any, columns: Columns) -> dict[str, str]:
+    """Return new name -> Lance expression for every column asked for."""
+    if columns is None:
+        columns = schema.names
+    if isinstance(columns, Mapping):
+        pairs = [(k, v) for k, v in columns.items() if v is not None]
+    elif isinstance(columns, Sequence) and not isinstance(columns, (str, bytes)):
+        pairs = [(name, name) for name in columns]
+    else:
+        raise ConfigError(
+            "columns must be a list of names, or a mapping from new name to a column "
+            f"or SQL expression, got {columns!r}; write [{columns!r}] for one column"
+        )
+    if not pairs:
+        raise ConfigError("columns is empty, so no value would be read; name some")
+    if not all(isinstance(part, str) and part for pair in pairs for part in pair):
+        raise ConfigError(f"columns must hold names and SQL as text, got {columns!r}")
+    counts = Counter(name for name, _ in pairs)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        raise ConfigError(f"columns must name a column once; twice: {listed(twice)}")
+    by_sql, known = isinstance(columns, Mapping), {*schema.names, *SYSTEM_COLUMNS}
+    return {
+        name: _expression(schema, known, name, asked, by_sql) for name, asked in pairs
+    }
+
+
+def _expression(
+    schema: Any, known: set[str], name: str, asked: str, by_sql: bool
+) -> str:
+    found = _quoted(asked) if asked in known else _path(schema, asked)
+    if found is None and not by_sql:
+        raise SourceError(_unknown_column(schema, asked))
+    if name in SYSTEM_COLUMNS and name != asked:
+        raise SourceError(
+            f"{name!r} is the name of Lance's own column and cannot name {asked!r}; "
+            "choose another new name"
+        )
+    if found is not None and "`" in asked:
+        raise SourceError(
+            f"the column name {asked!r} holds a backquote, which Lance cannot read; "
+            "rename the column (dataset.alter_columns)"
+        )
+    return found or _one(asked)
+
+
+def _path(fields: Any, name: str) -> str | None:
+    """Return the quoted path of a column, or of a struct's field, or None."""
+    for arrow_field in fields:
+        if arrow_field.name == name:
+            return _quoted(name)
+        prefix = f"{arrow_field.name}."
+        if pa.types.is_struct(arrow_field.type) and name.startswith(prefix):
+            below = _path(arrow_field.type, name[len(prefix) :])
+            if below is not None:
+                return f"{_quoted(arrow_field.name)}.{below}"
+    return None
+
+
+def _unknown_column(schema: Any, name: str) -> str:
+    close = difflib.get_close_matches(name, schema.names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return (
+        f"unknown column {name!r}{hint}; columns there are: {listed(schema.names)} "
+        "(a SQL expression is written as a mapping: {new name: expression})"
+    )
+
+
+# Quoted text and names, which may well hold the word random().
+_QUOTED = re.compile(r"'(?:[^']|'')*'|`[^`]*`|\"[^\"]*\"")
+_CHANGING = re.compile(
+    r"\b(?:random|rand|uuid|now|today)\s*\(|\bcurrent_(?:date|time(?:stamp)?)\b",
+    re.IGNORECASE,
+)
+
+
+def _check_repeatable(sql: str, schema: Any) -> None:
+    found = _CHANGING.search(_QUOTED.sub("''", sql))
+    if found and found.group() not in schema.names:
+        raise SourceError(
+            f"the filter {sql!r} calls {found.group()!r}, which gives another value "
+            "each time, so ranks and resumed runs would read other rows; use a column "
+            "or a constant instead"
+        )
+
+
+def check_filter_text(sql: Any) -> None:
+    """Raise a `ConfigError` unless a filter is text, or None."""
+    if sql is not None and not (isinstance(sql, str) and sql.strip()):
+        raise ConfigError(
+            f"filter must be a SQL expression such as 'label >= 0', got {sql!r}; "
+            "leave it out to read every row"
+        )
+
+
+def open_newest(uri: str, options: Mapping[str, str | None]) -> Any:
+    """Return the ``lance.LanceDataset`` at the newest version of main."""
+    _check_environment(options)
+    doing = f"opening the Lance dataset at {strip_secrets(uri)!r}"
+
+    def remedy() -> str:
+        return f"check the URI and the storage options{tables_in(uri)}"
+
+    with explained(doing, uri, options, remedy):
+        return lance.dataset(uri, storage_options=dict(options) or None)
+
+
+def open_at(
+    uri: str, options: Mapping[str, str | None], branch: str | None, version: int
+) -> Any:
+    """Return the ``lance.LanceDataset`` at a version of a branch."""
+    if branch is None:
+        _check_environment(options)
+        try:  # one request less than by way of the newest version
+            return lance.dataset(uri, version, storage_options=dict(options) or None)
+        except (ValueError, OSError):
+            pass  # found again, and explained, below
+    return checked_out(open_newest(uri, options), uri, options, branch, version)
+
+
+def checked_out(
+    newest: Any,
+    uri: str,
+    options: Mapping[str, str | None],
+    branch: str | None,
+    version: int | None,
+) -> Any:
+    """Return a version of a branch, given the newest of main."""
+    if branch is not None:
+        newest = _branch_head(newest, uri, options, branch)
+    if version is None or version == newest.version:
+        return newest
+    place = strip_secrets(uri) + (f", branch {branch!r}" if branch else "")
+
+    def remedy() -> str:
+        there = _ranges([found["version"] for found in newest.versions()])
+        return (
+            f"versions there are: {there}. cleanup_old_versions removes what has no "
+            "tag: tag the version that a run needs (dataset.tags.create(name, "
+            "version)), or choose one that is there"
+        )
+
+    with explained(f"opening version {version} of {place}", uri, options, remedy):
+        return newest.checkout_version((branch, version))
+
+
+def _branch_head(
+    newest: Any, uri: str, options: Mapping[str, str | None], branch: str
+) -> Any:
+    place = strip_secrets(uri)
+    with explained(f"listing the branches of {place}", uri, options, "try again"):
+        there = newest.branches.list()
+    if branch not in there:
+        raise SourceError(
+            f"no branch {branch!r} at {place}, so nothing can be read from it; "
+            f"branches there are: {listed(sorted(there))}; leave branch out for main"
+        )
+    with explained(f"opening branch {branch!r} of {place}", uri, options, "try again"):
+        return newest.checkout_version((branch, None))
+
+
+def tagged(
+    newest: Any, uri: str, options: Mapping[str, str | None], tag: str
+) -> tuple[str | None, int]:
+    """Return branch and version of a tag: its version alone would mean main's."""
+    place = strip_secrets(uri)
+    with explained(f"listing the tags of {place}", uri, options, "try again"):
+        there = newest.tags.list()
+    if tag not in there:
+        raise SourceError(
+            f"no tag {tag!r} at {place}, so no version can be chosen by it; "
+            f"tags there are: {listed(sorted(there))}"
+        )
+    return there[tag]["branch"], int(there[tag]["version"])
+
+
+def _check_environment(options: Mapping[str, str | None]) -> None:
+    missing = [key.upper() for key, value in options.items() if value is None]
+    if missing:
+        raise SourceError(
+            "storage options that the environment held where the table was pinned are "
+            "missing in this process, so it cannot be opened; set the environment "
+            f"variables {listed(missing)} here too"
+        )
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return ``"1-3, 7"`` for 1, 2, 3, 7."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    shown = [f"{a}" if a == b else f"{a}-{b}" for a, b in runs[-_LISTED:]]
+    return ", ".join(shown) or "none"
+
+
+def tables_in(uri: str) -> str:
+    """Say which tables a local folder holds: a database given for a table."""
+    folder = local_path(uri)
+    if folder is None or not folder.is_dir():
+        return ""
+    tables = sorted(path.name for path in folder.glob("*.lance"))
+    return f"; Lance datasets in that folder: {listed(tables)}" if tables else ""
+
+
+def local_path(uri: str) -> Path | None:
+    """Return the absolute path of a local folder, None for an object store."""
+    path = uri.removeprefix("file://")
+    return None if "://" in path else Path(path).expanduser().absolute()
+
+
+def absolute(uri: str) -> str:
+    """Return a local path absolute, as a worker may run in another folder."""
+    return uri if "://" in uri else str(local_path(uri))
