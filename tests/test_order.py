@@ -370,9 +370,9 @@ def test_orders_of_one_seed_share_nothing():
 
 
 def test_orders_leave_global_generators_and_their_arguments_alone():
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    before = np.random.get_state()[1].copy()
     positions = np.arange(1000)
     positions.flags.writeable = False
     shuffle(positions, 1000, 0, 0)
     block_shuffled(1000, 2, 2, 4, positions=positions)
-    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+    assert np.array_equal(before, np.random.get_state()[1])

@@ -270,11 +270,11 @@ def test_building_leaves_the_environment_alone_and_says_nothing(
     monkeypatch.chdir(tmp_path)
     uri = tmp_path / "t.lance"
     lance.write_dataset(rows(0, 100), uri)
-    before = dict(os.environ), os.getcwd(), list(sys.path), np.random.get_state()[1][0]  # noqa: NPY002
+    before = dict(os.environ), os.getcwd(), list(sys.path), np.random.get_state()[1][0]
     caplog.set_level(logging.INFO, "lance_lightning")
     snapshot = LanceSource(uri).resolve(tmp_path)
     plans = build_plans(RandomSplit(fixed=3), snapshot, None, Path("cache"))
-    after = dict(os.environ), os.getcwd(), list(sys.path), np.random.get_state()[1][0]  # noqa: NPY002
+    after = dict(os.environ), os.getcwd(), list(sys.path), np.random.get_state()[1][0]
     assert before == after
     assert capfd.readouterr() == ("", "")
     assert Path(plans["split_0"].path).is_relative_to(tmp_path / "cache")

@@ -207,6 +207,14 @@ class TestNulls:
         gone = [-1, -1]
         assert out["x"].tolist() == [[[1, 2], gone], [gone, gone], [[-1, 4], [5, 6]]]
 
+    def test_values_under_a_null_list_are_not_valid(self):
+        values = pa.array([0, 1, 2, None, 4, 5])
+        mask = pa.array([False, False, True])
+        array = pa.FixedSizeListArray.from_arrays(values, 2, mask=mask)
+        out = convert(array, nulls=MASK)
+        assert out["x"].tolist() == [[0, 1], [2, 0], [0, 0]]
+        assert out["x_mask"].tolist() == [[True, True], [True, False], [False, False]]
+
     def test_filling_does_not_write_to_arrow(self):
         array = numbers(pa.int64(), 4, nulls=(1,))
         convert(array, nulls=Nulls("fill", 7))["x"][0] = 99

@@ -516,7 +516,7 @@ class LanceDataModule(LightningDataModule):
         }
 
     def _configuration(self) -> dict[str, Any]:
-        splits = None if self._separate else to_plain(self.splits)
+        splits = None if self._separate else self.splits.key()
         filters = {name: source.filter for name, source in self._sources.items()}
         return {"seed": self.seed, "splits": splits, "filter": filters}
 

@@ -398,9 +398,7 @@ def _to_polars(batch: pa.RecordBatch) -> Any:
 
 
 def _to_pandas(batch: pa.RecordBatch) -> Any:
-    # The metadata would make an index of what was one when the table was written.
-    plain = without_extensions(batch)
-    return plain.to_pandas(use_threads=False, ignore_metadata=True)
+    return without_extensions(batch).to_pandas(use_threads=False)
 
 
 def _to_python(batch: pa.RecordBatch) -> dict[str, Any]:
@@ -428,7 +426,10 @@ _FROM_ARROW: dict[str, Callable[[pa.RecordBatch], Any]] = {
 
 
 def without_extensions(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return ``batch`` with tensors as nested lists and bfloat16 as float32."""
+    """Return ``batch`` with tensors as nested lists and bfloat16 as float32.
+
+    Without metadata too: what pandas left there would make an index of a column.
+    """
     columns = [_plain(array) for array in batch.columns]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
