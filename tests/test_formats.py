@@ -276,7 +276,10 @@ def test_one_column_is_stacked_without_a_copy():
 
 def test_rows_or_columns_of_a_stacked_batch_are_contiguous():
     vectors = pa.array([[0.0] * 2] * 3, pa.list_(pa.float64(), 2))
-    for table in ({"a": [1.0, 2.0, 3.0], "b": [4.0, 5.0, 6.0]}, {"v": vectors, "w": vectors}):
+    for table in (
+        {"a": [1.0, 2.0, 3.0], "b": [4.0, 5.0, 6.0]},
+        {"v": vectors, "w": vectors},
+    ):
         assert batch_of(Format("torch_row"), table, 1, 3).is_contiguous()
         assert batch_of(Format("torch_col"), table, 1, 3).stride(1) == 1
 

@@ -77,22 +77,22 @@ def test_shuffle_is_final():
 
 def test_block_shuffle_is_final():
     assert block_shuffled(10, 4, 2, 2).tolist() == [3, 4, 8, 1, 0, 2, 6, 9, 5, 7]
-    expected = [3, 10, 13, 6, 2, 11, 12, 7, 16, 5, 1, 14, 15, 4, 8, 9, 0]
+    expected = [1, 11, 4, 9, 0, 12, 3, 10, 13, 2, 8, 5, 6, 14, 15, 16, 7]
     assert block_shuffled(17, 2, 2, 2, 1, 2).tolist() == expected
     positions = np.array([0, 1, 131_072, 786_431, 786_432, 999_999])
     assert block_shuffled(10**6, 64, 8, 256, 7, 3, positions).tolist() == [
-        634526,
-        173928,
-        213960,
-        362697,
-        844571,
-        461507,
+        977450,
+        612404,
+        19860,
+        842197,
+        798695,
+        600783,
     ]
     positions = np.array([0, 1, 10**10 - 1])
     assert block_shuffled(10**10, 64, 8, 256, 7, 3, positions).tolist() == [
-        3830918977,
-        2835730763,
-        7876124055,
+        3961978565,
+        1997922319,
+        8874565723,
     ]
 
 
@@ -236,11 +236,10 @@ def block_shuffle_in_words(p, n, b, k, batch, seed, epoch):
     length = (m - s + streams - 1) // streams
     x += permuted(j, length, 3, seed, epoch, g * streams + s)
     whole = n // b
-    turn_blocks = b * (int(key(5, seed, epoch)) * (whole + 1) >> 64)
-    turn_rows = int(key(6, seed, epoch)) * n >> 64
-    q, i = divmod((x + turn_blocks) % n, b)
+    turn = int(key(5, seed, epoch)) * n >> 64
+    q, i = divmod(x, b)
     q = permuted(q, whole, 4, seed, epoch) if q < whole else whole
-    return (q * b + i + turn_rows) % n
+    return (q * b + i + turn) % n
 
 
 block_cases = {
@@ -328,8 +327,8 @@ def test_each_rank_reads_whole_blocks_of_its_own(n, world_size):
         for in_buffer in np.split(rows, borders):
             own = np.sort(in_buffer[rank::world_size])
             runs += 1 + np.count_nonzero(np.diff(own) != 1)
-        # Blocks that are cut where the order turns come in two pieces.
-        assert runs < 2.2 * (n / b / world_size)
+        # Streams of the last buffer, which takes what is left, are cut otherwise.
+        assert runs < 1.3 * (n / b / world_size)
 
 
 @pytest.mark.parametrize("n", [0, 1, 5, 1000, 1005])

@@ -110,8 +110,7 @@ class Format:
             DataError: A column whose type the format cannot hold; names the column,
                 its type and the remedy.
         """
-        if len(schema) == 0:
-            raise ConfigError("no column is left to read: name some in columns=[...]")
+        _refuse_no_columns(schema)
         whole = {"nulls": _is_policy(self.nulls)}
         for argument in ("nulls", "ragged", "dtype"):
             given = getattr(self, argument)
@@ -187,6 +186,7 @@ class Format:
     # torch_row and torch_col
 
     def _plan_stacked(self, schema: pa.Schema) -> dict[str, Column]:
+        _refuse_no_columns(schema)
         columns = tensors.plan_columns(schema, self._options)
         dtypes: dict[str, torch.dtype] = {}
         for name, column in columns.items():
@@ -288,6 +288,11 @@ def _is_policy(nulls: Any) -> bool:
 
 def _values(argument: Any, whole: bool) -> list[Any]:
     return [argument] if whole else list(argument.values())
+
+
+def _refuse_no_columns(schema: pa.Schema) -> None:
+    if len(schema) == 0:
+        raise ConfigError("no column is left to read: name some in columns=[...]")
 
 
 def _refuse_unknown(argument: str, given: Mapping[str, Any], names: list[str]) -> None:

@@ -32,8 +32,8 @@ _ROUNDS = 6
 _CHUNK = 1 << 14  # positions at a time: the temporaries then stay in the L2 cache
 
 # What a key is for. One number each, so that no two uses share a permutation.
-_USES = 7
-_SHUFFLE, _WHOLE, _PLACES, _STREAM, _BLOCKS, _TURN_BLOCKS, _TURN_ROWS = range(_USES)
+_USES = 6
+_SHUFFLE, _WHOLE, _PLACES, _STREAM, _BLOCKS, _TURN = range(_USES)
 
 
 def _as_uints(values: Any) -> _UInts:
@@ -258,17 +258,15 @@ class _Blocks:
     def _from_blocks(self, x: _UInts) -> _UInts:
         """Return the rows at places in block order: whole blocks in keyed order.
 
-        Two turns, one by blocks and one by rows, move the borders of the blocks and
-        the short block at the end from epoch to epoch.
+        The table is turned by a random number of rows, which moves the borders of
+        the blocks, and the short block at the end, from epoch to epoch.
         """
         n, block, whole = self.n, self.block, self.n // self.block
-        turn = block * _scaled(self.keys[_TURN_BLOCKS], whole + 1)
-        x = _divmod(x + np.uint64(turn), n)[1]
         q, i = _divmod(x, block)
         inner = np.minimum(q, np.uint64(whole - 1))
         moved = _keyed(inner, _as_uints(whole), self.keys[_BLOCKS, None])
         q = np.where(q < np.uint64(whole), moved, q)
-        turn = _scaled(self.keys[_TURN_ROWS], n)
+        turn = _scaled(self.keys[_TURN], n)
         return _divmod(q * np.uint64(block) + i + np.uint64(turn), n)[1]
 
 
