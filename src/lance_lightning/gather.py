@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,42 @@ import pyarrow as pa
 
 Array = np.ndarray[Any, Any]
 Places = slice | Array
+
+
+class BufferPool:
+    """Memory that is used again once nobody looks at it any more.
+
+    A window is tens of MB. Fresh memory of that size is mapped page by page while
+    it is written, which costs as much as the writing.
+
+    Args:
+        keep: How many free buffers are kept.
+    """
+
+    def __init__(self, keep: int = 8) -> None:
+        self._keep = keep
+        self._free: list[Array] = []
+
+    def take(self, size: int) -> tuple[Array, pa.Buffer]:
+        """Return ``size`` bytes to write to, and the same bytes for Arrow.
+
+        They come back to the pool when Arrow's buffer, with every array, tensor
+        and slice made of it, is gone.
+        """
+        memory = next((free for free in self._free if len(free) == size), None)
+        if memory is None:
+            memory = np.empty(size, dtype=np.uint8)
+        else:
+            self._free = [free for free in self._free if free is not memory]
+        lent = memory[:]
+        weakref.finalize(lent, self._give_back, memory)
+        return memory, pa.py_buffer(lent)
+
+    def _give_back(self, memory: Array) -> None:
+        self._free = [*self._free, memory][-self._keep :]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_keep": self._keep, "_free": []}
 
 
 class RowGather:
@@ -20,22 +57,40 @@ class RowGather:
 
     Args:
         rows: Rows of the window.
+        pool: Where its memory comes from.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, pool: BufferPool) -> None:
         self._rows = rows
+        self._pool = pool
         self._schema: pa.Schema | None = None
         self._columns: list[_Fixed | _Variable] = []
 
-    def put(self, piece: pa.Table, places: Places) -> None:
-        """Take in a piece whose row i belongs at ``places[i]`` of the window."""
+    def put(self, piece: pa.Table, places: Places, rows: Array | None = None) -> None:
+        """Take in a piece.
+
+        Args:
+            piece: Rows as they were read.
+            places: Row i belongs at ``places[i]`` of the window.
+            rows: Which rows of the piece are meant, sorted; None is all.
+        """
         if self._schema is None:
             self._schema = piece.schema
-            self._columns = [_column(field.type, self._rows) for field in piece.schema]
+            self._columns = [
+                _column(field.type, self._rows, self._pool) for field in piece.schema
+            ]
         for column, chunked in zip(self._columns, piece.columns, strict=True):
-            start = 0
+            start = done = 0
             for chunk in chunked.chunks:
-                column.put(chunk, _part(places, start, len(chunk)))
+                if rows is None:
+                    count, own = len(chunk), None
+                else:
+                    until = int(np.searchsorted(rows, start + len(chunk)))
+                    own = rows[done:until] - start
+                    count = until - done
+                if count:
+                    column.put(chunk, part_of(places, done, count), own)
+                done += count
                 start += len(chunk)
 
     def finish(self) -> pa.RecordBatch:
@@ -45,15 +100,18 @@ class RowGather:
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
 
-def _part(places: Places, start: int, count: int) -> Places:
+def part_of(places: Places, start: int, count: int) -> Places:
+    """Return ``count`` of the places, from ``start`` on."""
     if isinstance(places, slice):
         return slice(places.start + start, places.start + start + count)
     return places[start : start + count]
 
 
-def _column(type_: pa.DataType, rows: int) -> _Fixed | _Variable:
+def _column(type_: pa.DataType, rows: int, pool: BufferPool) -> _Fixed | _Variable:
     layout = _Layout.of(type_)
-    return _Variable(type_, rows) if layout is None else _Fixed(type_, layout, rows)
+    if layout is None:
+        return _Variable(type_, rows)
+    return _Fixed(type_, layout, rows, pool)
 
 
 class _Layout:
@@ -93,23 +151,24 @@ class _Layout:
 class _Fixed:
     """A fixed-width column: its rows are blocks of bytes in one buffer."""
 
-    def __init__(self, type_: pa.DataType, layout: _Layout, rows: int) -> None:
+    def __init__(
+        self, type_: pa.DataType, layout: _Layout, rows: int, pool: BufferPool
+    ) -> None:
         self._type = type_
         self._layout = layout
         self._rows = rows
-        # One void item a row: numpy moves it with one memcpy, a third faster
-        # than a row of numbers.
-        self._values = np.empty(rows, dtype=np.dtype((np.void, layout.row_bytes)))
+        memory, self._buffer = pool.take(rows * layout.row_bytes)
+        # One void item a row: numpy moves it with one memcpy, a third faster than
+        # a row of numbers.
+        self._values = memory.view(np.dtype((np.void, layout.row_bytes)))
         self._valid: list[Array | None] = [None] * len(layout.per_row)
 
-    def put(self, chunk: pa.Array, places: Places) -> None:
-        if len(chunk) == 0:
-            return
+    def put(self, chunk: pa.Array, places: Places, rows: Array | None) -> None:
         if isinstance(chunk, pa.ExtensionArray):
             chunk = chunk.storage
         for level, per_row in enumerate(self._layout.per_row):
             if chunk.null_count:
-                self._mark(level, chunk, places, per_row)
+                self._mark(level, chunk, places, rows, per_row)
             if level < len(self._layout.lists):
                 # ``values`` knows no offset, and ``flatten`` leaves null lists out.
                 size = self._layout.lists[level].list_size
@@ -117,22 +176,29 @@ class _Fixed:
         width = self._layout.row_bytes // self._layout.per_row[-1]
         data = np.frombuffer(chunk.buffers()[1], dtype=np.uint8)
         data = data[chunk.offset * width : (chunk.offset + len(chunk)) * width]
-        self._values[places] = data.view(self._values.dtype)
+        values = data.view(self._values.dtype)
+        self._values[places] = values if rows is None else values[rows]
 
-    def _mark(self, level: int, chunk: pa.Array, places: Places, per_row: int) -> None:
+    def _mark(
+        self,
+        level: int,
+        chunk: pa.Array,
+        places: Places,
+        rows: Array | None,
+        per_row: int,
+    ) -> None:
         valid = self._valid[level]
         if valid is None:
             valid = self._valid[level] = np.ones((self._rows, per_row), dtype=bool)
-        found = chunk.is_valid().to_numpy(zero_copy_only=False)
-        valid[places] = found.reshape(-1, per_row)
+        found = chunk.is_valid().to_numpy(zero_copy_only=False).reshape(-1, per_row)
+        valid[places] = found if rows is None else found[rows]
 
     def finish(self) -> pa.Array:
         layout = self._layout
-        leaf = pa.py_buffer(self._values.view(np.uint8))
         array = pa.Array.from_buffers(
             layout.leaf,
             self._rows * layout.per_row[-1],
-            [self._bitmap(len(layout.lists)), leaf],
+            [self._bitmap(len(layout.lists)), self._buffer],
         )
         for level in range(len(layout.lists) - 1, -1, -1):
             array = pa.Array.from_buffers(
@@ -162,8 +228,10 @@ class _Variable:
         self._seen = 0
         self._sorted = True
 
-    def put(self, chunk: pa.Array, places: Places) -> None:
+    def put(self, chunk: pa.Array, places: Places, rows: Array | None) -> None:
         self._sorted = self._sorted and isinstance(places, slice)
+        if rows is not None:
+            chunk = _taken(chunk, rows)
         count = len(chunk)
         self._source[places] = np.arange(self._seen, self._seen + count)
         self._seen += count
@@ -175,6 +243,11 @@ class _Variable:
         array = pa.concat_arrays(self._chunks)
         if self._sorted:
             return array
-        if isinstance(self._type, pa.BaseExtensionType):
-            return self._type.wrap_array(array.storage.take(pa.array(self._source)))
-        return array.take(pa.array(self._source))
+        return _taken(array, self._source)
+
+
+def _taken(array: pa.Array, rows: Array) -> pa.Array:
+    """Return rows of an array; Arrow has no take for extension types."""
+    if isinstance(array, pa.ExtensionArray):
+        return array.type.wrap_array(array.storage.take(pa.array(rows)))
+    return array.take(pa.array(rows))

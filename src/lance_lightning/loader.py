@@ -11,8 +11,10 @@ import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lance_lightning.fetch import read_ahead
 from lance_lightning.formats import move
-from lance_lightning.reader import Reader, Window, read_ahead
+from lance_lightning.gather import BufferPool
+from lance_lightning.reader import Reader, Rows, Window
 from lance_lightning.shard import TrainShard
 from lance_lightning.state import STATE_VERSION, EpochClock, check_same, check_version
 from lance_lightning.types import ConfigError, StateError, check_int
@@ -135,6 +137,7 @@ class LanceDataLoader:
         self._requests = _Requests()
         self._dataloader: DataLoader[Any] | None = None
         self._iteration = 0
+        self._pool = BufferPool()
         self.dataset = SplitRows(reader.stream.plan.num_rows)
         self.batch_sampler: Any = BatchSizeHolder(self.batch_size)
         if self._num_workers:
@@ -268,11 +271,16 @@ class LanceDataLoader:
                 )
 
     def _from_thread(self, requests: list[Request]) -> Iterator[Any]:
-        for window in read_ahead(self._read, requests):
+        # The order of one window is worked out while the one before it is read.
+        rows = read_ahead(self._rows, requests)
+        for window in read_ahead(self._read, rows):
             yield from self._reader.batches(window)
 
-    def _read(self, request: Request) -> Window:
-        window = self._reader.convert(self._reader.arrow_window(*request))
+    def _rows(self, request: Request) -> Rows:
+        return self._reader.rows(*request)
+
+    def _read(self, rows: Rows) -> Window:
+        window = self._reader.convert(self._reader.read(rows, self._pool))
         if self._pins:
             pinned = move(window.data, torch.Tensor.pin_memory)
             window = Window(
@@ -357,9 +365,10 @@ class _Windows(Dataset[Any]):
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self._pool = BufferPool()
 
     def __getitem__(self, request: Request) -> Any:
-        window = self._reader.arrow_window(*request)
+        window = self._reader.read(self._reader.rows(*request), self._pool)
         if self._reader.transforms:
             return list(self._reader.batches(self._reader.convert(window)))
         return _packed(window)

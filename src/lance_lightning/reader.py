@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from lance_lightning.fetch import PIECE_BYTES, in_order, read_rows
 from lance_lightning.formats import Format
-from lance_lightning.gather import RowGather
+from lance_lightning.gather import BufferPool
 from lance_lightning.plan import Plan
 from lance_lightning.samplers import Sampler
 from lance_lightning.shard import EvalShard, TrainShard
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.transforms import BatchPlace, Transforms, make_batch
-from lance_lightning.types import ROW_ID, DataError, TransformError
+from lance_lightning.types import ROW_ID, TransformError
 
-PIECE_BYTES = 8 << 20  # a larger result is mapped anew by malloc and 4 times slower
-WINDOW_BYTES = 64 << 20
+WINDOW_BYTES = 80 << 20  # BlockShuffle's default buffer is 64 MB of rows, and a little
+
 SMALL_WINDOW_BATCHES = 8
 SAMPLE_ROWS = 256  # rows looked at for the mean row's bytes
 
@@ -64,6 +63,27 @@ class Stream:
                 global_batch_size=self.shard.global_batch_size,
             )
         return self.plan.offsets(positions), sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of consecutive batches, not read yet.
+
+    Args:
+        epoch: The epoch they belong to.
+        first: The first batch.
+        sizes: Rows of each batch.
+        row_offsets: The table's row offsets, in the order in which they come.
+        sorted: The same, sorted.
+        order: The place of each of the sorted; None where they were sorted.
+    """
+
+    epoch: int
+    first: int
+    sizes: Sequence[int]
+    row_offsets: Array
+    sorted: Array
+    order: Array | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +141,22 @@ class Reader:
             yield start, last
             start = last
 
-    def arrow_window(self, epoch: int, first: int, last: int) -> Window:
-        """Read the batches ``first`` to ``last`` as one Arrow batch."""
+    def rows(self, epoch: int, first: int, last: int) -> Rows:
+        """Work out the rows of batches ``first`` to ``last``, the latter excluded."""
         offsets, sizes = self.stream.row_offsets(epoch, first, last)
-        piece_rows = max(1, PIECE_BYTES // max(1, self.row_bytes))
-        rows = read_rows(self.snapshot.open(), self.columns, offsets, piece_rows)
-        return Window(rows, epoch, first, sizes.tolist(), offsets)
+        return Rows(epoch, first, sizes.tolist(), offsets, *in_order(offsets))
+
+    def read(self, rows: Rows, pool: BufferPool) -> Window:
+        """Read rows as one Arrow batch."""
+        data = read_rows(
+            self.snapshot.open(),
+            self.columns,
+            rows.sorted,
+            rows.order,
+            self.row_bytes,
+            pool,
+        )
+        return Window(data, rows.epoch, rows.first, rows.sizes, rows.row_offsets)
 
     def convert(self, window: Window) -> Window:
         """Convert an Arrow window to the output format, once for all its batches.
@@ -176,51 +206,6 @@ class Reader:
         return [int(value) for value in table[ROW_ID].to_pylist()]
 
 
-def read_rows(
-    dataset: Any, columns: Any, offsets: Array, piece_rows: int
-) -> pa.RecordBatch:
-    """Read rows in any order through sorted pieces, each scattered to its place.
-
-    Args:
-        dataset: An open Lance dataset.
-        columns: Column names, or new names to SQL expressions.
-        offsets: Row offsets, int64 of shape (rows,), repeats allowed.
-        piece_rows: Rows asked for at once.
-
-    Returns:
-        The rows in the order of ``offsets``, in memory of their own.
-    """
-    rows = len(offsets)
-    order: Array | None = None
-    if rows > 1 and not bool(np.all(offsets[1:] >= offsets[:-1])):
-        order = np.argsort(offsets, kind="stable")
-        offsets = offsets[order]
-    gather = RowGather(rows)
-    for start in range(0, max(rows, 1), piece_rows):
-        stop = min(start + piece_rows, rows)
-        piece = read_piece(dataset, columns, offsets[start:stop])
-        if piece.num_rows != stop - start:
-            raise DataError(
-                f"asked Lance for {stop - start} rows at offsets "
-                f"{offsets[start:stop][:8].tolist()}... and got {piece.num_rows}"
-            )
-        gather.put(piece, slice(start, stop) if order is None else order[start:stop])
-    return gather.finish()
-
-
-def read_piece(dataset: Any, columns: Any, offsets: Array) -> pa.Table:
-    """Read sorted rows at once: neighbours by a ranged scan, others by a take."""
-    count = len(offsets)
-    if count == 0:
-        return dataset.scanner(columns=columns, limit=0).to_table()
-    first = int(offsets[0])
-    if int(offsets[-1]) - first == count - 1:
-        return dataset.scanner(
-            columns=columns, offset=first, limit=count, batch_size=max(count, 1)
-        ).to_table()
-    return dataset.take(offsets, columns=columns)
-
-
 def mean_row_bytes(snapshot: Snapshot, columns: Any, schema: pa.Schema) -> int:
     """Return the mean bytes of a row, the same in every process.
 
@@ -250,6 +235,9 @@ def window_batches(stream: Stream, row_bytes: int, *, small: bool) -> int:
     fit = max(1, WINDOW_BYTES // (row_bytes * max(1, rows)))
     if small:
         return min(fit, SMALL_WINDOW_BATCHES)
+    if stream.sampler is None or not stream.sampler.strided:
+        # In order: a window that is one piece is handed on as it was read.
+        return max(1, PIECE_BYTES // (row_bytes * max(1, rows)))
     buffer = getattr(stream.sampler, "buffer_size", None)
     if buffer is None or not isinstance(shard, TrainShard):
         return fit
@@ -271,21 +259,3 @@ def _width(type_: pa.DataType) -> float | None:
         return float(type_.bit_width) / 8
     except ValueError:
         return None
-
-
-def read_ahead(
-    produce: Callable[[T], U], requests: Iterable[T], depth: int = 1
-) -> Iterator[U]:
-    """Yield ``produce(request)`` in order, ``depth`` ahead on a background thread."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="lance_lightning")
-    pending: deque[Future[U]] = deque()
-    try:
-        for request in requests:
-            pending.append(pool.submit(produce, request))
-            if len(pending) > depth:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        # An early break must leave no thread reading on, and not wait for one.
-        pool.shutdown(wait=False, cancel_futures=True)
