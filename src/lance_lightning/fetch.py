@@ -16,7 +16,13 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from lance_lightning.gather import BufferPool, Places, RowGather, part_of
+from lance_lightning.gather import (
+    BufferPool,
+    Places,
+    RowGather,
+    empty_array,
+    part_of,
+)
 from lance_lightning.types import DataError
 
 PIECE_BYTES = 4 << 20  # beyond 16 MB malloc maps every result anew
@@ -189,11 +195,13 @@ def read_rows(
 
 
 def _is_the_window(piece: Piece, rows: int) -> bool:
-    return piece.rows is None and piece.places == slice(0, rows)
+    in_place = isinstance(piece.places, slice) and piece.places == slice(0, rows)
+    return in_place and piece.rows is None
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
     table = table.combine_chunks()
     if table.num_rows == 0:
-        return pa.RecordBatch.from_pylist([], schema=table.schema)
+        empty = [empty_array(field.type) for field in table.schema]
+        return pa.RecordBatch.from_arrays(empty, schema=table.schema)
     return table.to_batches()[0]

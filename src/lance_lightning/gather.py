@@ -239,7 +239,7 @@ class _Variable:
 
     def finish(self) -> pa.Array:
         if not self._chunks:
-            return pa.array([], type=self._type)
+            return empty_array(self._type)
         array = pa.concat_arrays(self._chunks)
         if self._sorted:
             return array
@@ -251,3 +251,10 @@ def _taken(array: pa.Array, rows: Array) -> pa.Array:
     if isinstance(array, pa.ExtensionArray):
         return array.type.wrap_array(array.storage.take(pa.array(rows)))
     return array.take(pa.array(rows))
+
+
+def empty_array(type_: pa.DataType) -> pa.Array:
+    """Return no values of a type; ``pa.array`` knows no extension types."""
+    if isinstance(type_, pa.BaseExtensionType):
+        return type_.wrap_array(pa.array([], type=type_.storage_type))
+    return pa.array([], type=type_)
