@@ -17,7 +17,11 @@ def run(cwd, script, *arguments):
     return subprocess.run(
         [sys.executable, str(EXAMPLES / script), *arguments],
         cwd=cwd,
-        env={**os.environ, "LANCE_LIGHTNING_CACHE_DIR": str(cwd / "cache")},
+        env={
+            **os.environ,
+            "LANCE_LIGHTNING_CACHE_DIR": str(cwd / "cache"),
+            "OMP_NUM_THREADS": "1",  # the model is too small to share out
+        },
         capture_output=True,
         text=True,
         timeout=200,
@@ -90,6 +94,7 @@ def test_sampler_and_batch_size_can_be_swept(cwd):
     arguments = ("data/sampler=sequential,shuffle", "data.batch_size=512")
     out = run(cwd, "train.py", "--multirun", *QUICK, "data.seed=1", *arguments)
     assert len(accuracies(out)) == 2
+    assert (out.stdout + out.stderr).count("Lance data: ") == 2, "once a job"
 
 
 def test_hash_split_and_arrow_batches(cwd):

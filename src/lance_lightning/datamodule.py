@@ -6,8 +6,9 @@ import inspect
 import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from functools import partial
-from types import MethodType
+from types import FrameType, MethodType
 from typing import Any
 from weakref import WeakSet
 
@@ -15,6 +16,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.parsing import AttributeDict
 
 from lance_lightning.arguments import (
     OneSplit,
@@ -29,7 +31,7 @@ from lance_lightning.arguments import (
 from lance_lightning.cache import cache_dir as find_cache_dir
 from lance_lightning.callbacks.batch_size import LogBatchSize
 from lance_lightning.callbacks.prediction import PredictedRows
-from lance_lightning.formats import Format, batch_size_of, move
+from lance_lightning.formats import Format, move
 from lance_lightning.loader import LanceDataLoader, check_dataloader_kwargs
 from lance_lightning.plan import Plan
 from lance_lightning.progress import FitProgress
@@ -39,7 +41,7 @@ from lance_lightning.samplers import BlockShuffle, Sampler, from_state
 from lance_lightning.shard import EvalShard, TrainShard
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.sources import SeparateSources, Source, as_source
-from lance_lightning.specs import from_plain, to_plain
+from lance_lightning.specs import check_saved, from_plain, plain_dict, to_plain
 from lance_lightning.splits import AllRows, build_plans, permutation_of
 from lance_lightning.state import (
     STATE_VERSION,
@@ -137,9 +139,14 @@ class LanceDataModule(LightningDataModule):
         super().__init__()
         names = inspect.signature(LanceDataModule).parameters
         given = {name: value for name, value in locals().items() if name in names}
+        check_saved(given)
         given = {name: from_plain(value, name) for name, value in given.items()}
         self._take(**given)
-        self.save_hyperparameters(self._plain(given))
+        # Given a mapping, Lightning would compare it with all that a subclass was
+        # made of, and a data frame cannot be compared. So: one name, and the rest.
+        self.save_hyperparameters("seed")
+        self.hparams.update(self._plain(given))
+        self._hparams_given = dict(self.hparams)
 
     def _take(self, **given: Any) -> None:
         """Check the arguments and keep them."""
@@ -170,13 +177,11 @@ class LanceDataModule(LightningDataModule):
         self._transforms: dict[str, Transforms] = {
             stage: transforms_of(given, stage) for stage in STAGES
         }
-        self._transforms_given = any(self._transforms.values())
         if self.num_workers:
             for transforms in self._transforms.values():
                 transforms.check_picklable()
         self._stage_splits = stage_splits_of(given["stage_splits"], self.split_names)
-        for stage in STAGES:
-            self._restore_hook(f"{stage}_dataloader", bool(self._stage_splits[stage]))
+        self._restore_hooks()
         self._snapshots: dict[str, Snapshot] = {}
         self._plans: dict[str, Plan] = {}
         self._loaders: dict[str, list[LanceDataLoader]] = {}
@@ -205,6 +210,38 @@ class LanceDataModule(LightningDataModule):
             plain["batch_size"] = self._batch_size
         return plain
 
+    def save_hyperparameters(
+        self,
+        *args: Any,
+        ignore: Sequence[str] | str | None = None,
+        frame: FrameType | None = None,
+        logger: bool = True,
+    ) -> None:
+        """Save arguments of a subclass, as Lightning does but plain, without secrets.
+
+        Without ``args`` these are all that made the subclass, so they take the place
+        of this class's own; named ones are added to them.
+        """
+        here = inspect.currentframe()
+        if frame is None and here is not None:
+            frame = here.f_back
+        if not args:
+            self.hparams.clear()
+        args = tuple(arg if isinstance(arg, str) else plain_dict(arg) for arg in args)
+        super().save_hyperparameters(*args, ignore=ignore, frame=frame, logger=logger)
+        self.hparams.update(plain_dict(self.hparams))
+        self._hparams_given = dict(self.hparams)
+
+    @property
+    def hparams_initial(self) -> AttributeDict:
+        """What this module was made with, as loggers get it: under one name.
+
+        Lightning merges it with the hyperparameters of the model, and stops the run
+        where both have one of the same name, ``seed`` or ``batch_size`` say, with
+        different values.
+        """
+        return AttributeDict({"datamodule": deepcopy(self._hparams_given)})
+
     # -- what there is ---------------------------------------------------------
 
     @property
@@ -219,6 +256,10 @@ class LanceDataModule(LightningDataModule):
     def batch_size(self, value: int) -> None:
         self._batch_size = check_int("batch_size", value, 1)
         self._global_batch_size = None
+        # A checkpoint is to hold what is trained with.
+        self.hparams["batch_size"] = value
+        if "global_batch_size" in self.hparams:
+            self.hparams["global_batch_size"] = None
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -233,8 +274,7 @@ class LanceDataModule(LightningDataModule):
         Args:
             split: A split's name; only separate sources have several tables.
         """
-        if not self._snapshots:
-            self.setup()
+        self._pin()
         return self._snapshots[self._source_of(split)]
 
     def plan(self, split: str) -> Plan:
@@ -268,10 +308,11 @@ class LanceDataModule(LightningDataModule):
             SourceError: A table or version is not there.
             ConfigError: The process was forked.
         """
-        trainer = self.trainer
-        if trainer is not None:
+        if self.trainer is not None:
             _refuse_fork()
-            self._set_up_for(trainer)
+        self._pin()
+
+    def _pin(self) -> None:
         if not self._snapshots:
             peers = self._peers()
             proposed = peers.broadcast(self._versions_of_rank_zero(peers))
@@ -295,21 +336,30 @@ class LanceDataModule(LightningDataModule):
             for name, source in self._sources.items()
         }
 
-    def _set_up_for(self, trainer: Any) -> None:
+    def _follow(self, trainer: Any) -> None:
+        """Fit in with a trainer that asks for loaders.
+
+        Not in `setup`: the batch-size finder takes all callbacks away after it.
+        """
         if not any(isinstance(found, LogBatchSize) for found in trainer.callbacks):
             trainer.callbacks.append(LogBatchSize())
         model = trainer.lightning_module
         theirs = is_overridden("transfer_batch_to_device", model)
         self._restore_hook("transfer_batch_to_device", not theirs)
 
+    def _restore_hooks(self) -> None:
+        for stage in STAGES:
+            self._restore_hook(f"{stage}_dataloader", bool(self._stage_splits[stage]))
+
     def _restore_hook(self, name: str, ours: bool) -> None:
         """Use our hook, or on this instance the base class's.
 
         Lightning asks whether a hook is overridden: a stage without a split, or a
-        model that moves its own batches, is to count as not.
+        model that moves its own batches, is to count as not. A subclass's own hook
+        stays.
         """
         self.__dict__.pop(name, None)
-        if not ours:
+        if not ours and getattr(type(self), name) is getattr(LanceDataModule, name):
             setattr(self, name, MethodType(getattr(LightningDataModule, name), self))
 
     def train_dataloader(self) -> Any:
@@ -344,12 +394,6 @@ class LanceDataModule(LightningDataModule):
         transfer = super().transfer_batch_to_device
         return move(batch, lambda value: transfer(value, device, dataloader_idx))
 
-    def rows_in(self, batch: Any) -> int | None:
-        """Return how many rows a batch has, None where that cannot be told."""
-        if self._transforms_given:
-            return batch_size_of(batch)
-        return self._format.num_rows(batch)
-
     # -- loaders ---------------------------------------------------------------
 
     def _stage_loaders(self, stage: str) -> Any:
@@ -360,8 +404,9 @@ class LanceDataModule(LightningDataModule):
                 f"{', '.join(self.split_names)}; name one with "
                 f"stage_splits={{{stage!r}: ...}}"
             )
-        if not self._snapshots:
-            self.setup()
+        self._pin()
+        if self.trainer is not None:
+            self._follow(self.trainer)
         self._progress.follow(self.trainer)
 
         def work() -> list[LanceDataLoader]:
@@ -476,7 +521,9 @@ class LanceDataModule(LightningDataModule):
                 shard = loader.reader.stream.shard
                 assert isinstance(shard, TrainShard)
                 _say_tail(shard)
-        if self._said:
+        trainer = self.trainer
+        # The steps of training come after the sanity check.
+        if self._said or (trainer is not None and trainer.sanity_checking):
             return
         self._said = True
         tables = "; ".join(pin.describe() for pin in self._snapshots.values())
@@ -555,8 +602,7 @@ class LanceDataModule(LightningDataModule):
             )
 
     def _repin(self, saved: Mapping[str, Any], stage: str) -> None:
-        if not self._snapshots:
-            self.setup()
+        self._pin()
         if set(saved) != set(self._snapshots):
             if stage != "fit":
                 return
@@ -608,14 +654,20 @@ class LanceDataModule(LightningDataModule):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        # A spawning launcher pickles the module: loaders are made anew there.
-        state = self.__dict__.copy()
-        state.update(_loaders={}, _open=None)
+        # A spawning launcher pickles the module: loaders are made anew there, and the
+        # trainer is attached again. Restored hooks would come back as our own.
+        state = {
+            name: value
+            for name, value in self.__dict__.items()
+            if not isinstance(value, MethodType)
+        }
+        state.update(_loaders={}, _open=None, trainer=None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._open = WeakSet()
+        self._restore_hooks()
 
     def __str__(self) -> str:
         sources = ", ".join(source.describe() for source in self._sources.values())

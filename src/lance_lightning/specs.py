@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sys
-from collections.abc import Mapping
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from lance_lightning import samplers, snapshot, sources, splits
 from lance_lightning.types import ConfigError
 
 TARGET = "_target_"
-UNSAVED = "_unsaved_"  # marks what a checkpoint cannot hold, and says what it was
+UNSAVED = "_unsaved_"  # the mark of what a checkpoint cannot hold: {UNSAVED: what}
 
 SPECS: dict[str, type[Any]] = {
     spec.__name__: spec
@@ -38,15 +42,20 @@ def to_plain(value: Any) -> Any:
     """Return dicts, lists, strings and numbers that say what ``value`` is.
 
     Our own specs become dicts with a ``_target_``. Of storage options the keys
-    alone are kept, since a value can be a secret. What cannot be written down (a
-    table in memory, a function) becomes a mark that `from_plain` asks for.
+    alone are kept and of a URI what is no secret. What cannot be written down (these,
+    a table in memory, a function) becomes a mark that `check_saved` asks for.
     """
-    if value is None or isinstance(value, bool | int | float | str):
+    value = _without_omegaconf(value)
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, int | float | str):
+        return _plain_scalar(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping):
-        return {str(name): to_plain(item) for name, item in value.items()}
+        return plain_dict(value)
     if isinstance(value, list | tuple | set | frozenset):
         return [to_plain(item) for item in value]
     if type(value) is SPECS.get(type(value).__name__):
@@ -56,19 +65,70 @@ def to_plain(value: Any) -> Any:
     return {UNSAVED: f"{module}.{name}"}
 
 
-def _spec_to_plain(spec: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = {TARGET: f"lance_lightning.{type(spec).__name__}"}
-    if isinstance(spec, sources.SeparateSources):
-        plain.update((name, to_plain(item)) for name, item in spec.sources.items())
-        return plain
-    for name in inspect.signature(type(spec)).parameters:
-        value = getattr(spec, name)
-        if name == "storage_options":
-            value = dict.fromkeys(value) if value else None
-        elif name == "uri":
-            value = snapshot.strip_secrets(os.fspath(value))
-        plain[name] = to_plain(value)
+def plain_dict(values: Any) -> dict[str, Any]:
+    """Return a mapping, or a namespace of arguments, as `to_plain` has it."""
+    values = _without_omegaconf(values)
+    if isinstance(values, Namespace):
+        values = vars(values)
+    plain = {str(name): to_plain(item) for name, item in values.items()}
+    options = plain.get("storage_options")
+    if isinstance(options, dict):
+        plain["storage_options"] = {name: {UNSAVED: "a secret"} for name in options}
     return plain
+
+
+def _plain_scalar(value: int | float | str) -> Any:
+    """Return exactly Python's own kind of it.
+
+    An enum's member is text and numpy's float64 a float, and neither can be loaded
+    with ``weights_only=True``.
+    """
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    text = str.__str__(value)
+    shown = snapshot.strip_secrets(text)
+    # A scheme at the start: a SQL expression may well hold a URI.
+    if shown != text and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        return {UNSAVED: shown}
+    return text
+
+
+def _spec_to_plain(spec: Any) -> dict[str, Any]:
+    if isinstance(spec, sources.SeparateSources):
+        arguments = dict(spec.sources)
+    else:
+        names = inspect.signature(type(spec)).parameters
+        arguments = {name: getattr(spec, name) for name in names}
+    return {TARGET: f"lance_lightning.{type(spec).__name__}", **plain_dict(arguments)}
+
+
+def check_saved(given: Mapping[str, Any]) -> None:
+    """Ask for the arguments that a checkpoint could not hold.
+
+    Raises:
+        ConfigError: There are some; all of them are named.
+    """
+    found = {name: list(_unsaved(value, name)) for name, value in given.items()}
+    again = [name for name, unsaved in found.items() if unsaved]
+    if again:
+        listed = ", ".join(text for unsaved in found.values() for text in unsaved)
+        raise ConfigError(
+            f"a checkpoint cannot hold {listed}: give {', '.join(again)} again, as "
+            f"LanceDataModule.load_from_checkpoint(path, {again[0]}=...) does"
+        )
+
+
+def _unsaved(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, list):
+        for at, item in enumerate(value):
+            yield from _unsaved(item, f"{path}[{at}]")
+    elif isinstance(value, dict) and UNSAVED in value:
+        yield f"{path} ({value[UNSAVED]})"
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _unsaved(item, f"{path}.{name}")
 
 
 def from_plain(value: Any, name: str) -> Any:
@@ -79,19 +139,14 @@ def from_plain(value: Any, name: str) -> Any:
         name: The argument's name, for errors.
 
     Raises:
-        ConfigError: A ``_target_`` that is not a spec of this package, arguments
-            that it does not take, or something that a checkpoint could not hold.
+        ConfigError: A ``_target_`` that is not a spec of this package, or arguments
+            that it does not take.
     """
     value = _without_omegaconf(value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [from_plain(item, name) for item in value]
     if not isinstance(value, Mapping):
         return value
-    if UNSAVED in value:
-        raise ConfigError(
-            f"{name} was {value[UNSAVED]!r}, which a checkpoint cannot hold: pass "
-            f"{name}=... again (load_from_checkpoint takes it as a keyword)"
-        )
     items = {key: from_plain(item, f"{name}.{key}") for key, item in value.items()}
     if TARGET not in items:
         return items
@@ -112,5 +167,6 @@ def from_plain(value: Any, name: str) -> Any:
 def _without_omegaconf(value: Any) -> Any:
     """Return a plain container for Hydra's; nothing is imported for it."""
     if type(value).__module__.startswith("omegaconf"):
-        return sys.modules["omegaconf"].OmegaConf.to_container(value, resolve=True)
+        omegaconf = sys.modules["omegaconf"].OmegaConf
+        return omegaconf.to_container(value, resolve=True, throw_on_missing=True)
     return value
