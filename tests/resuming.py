@@ -6,11 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import lightning as L
+import torch
 from conftest import Recorder, quiet_trainer
 
 from lance_lightning import LanceDataModule, RandomSplit
 
-# A batch whose step has run is not processed yet in these.
+TRAIN_ROWS, VAL_ROWS, BATCH = 23, 14, 4
+STEPS = 6  # of an epoch, the last batch is not full
+SPLITS = RandomSplit(counts={"train": TRAIN_ROWS, "val": VAL_ROWS})
+
+# In these the step has run, and the batch is not processed yet.
 WITHIN_A_STEP = {
     "on_before_zero_grad",
     "on_before_backward",
@@ -28,20 +33,13 @@ HOOKS = sorted(
 
 
 class Resumable(Recorder):
-    """Records training batches, and the batches of each validation by themselves.
+    """Records training batches, and the batches of each validation by themselves."""
 
-    Args:
-        fail_at: The number of a training batch on which the step raises.
-    """
-
-    def __init__(self, fail_at: int | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.fail_at = fail_at
         self.validations: list[list[list[int]]] = []
 
     def training_step(self, batch, batch_idx):
-        if self.fail_at == len(self.seen["train"]):
-            raise RuntimeError("the step failed")
         batches = batch if isinstance(batch, list) else [batch]
         self.seen["train"].append([each["id"].tolist() for each in batches])
         return sum(self.layer(each["vector"]).square().mean() for each in batches)
@@ -51,14 +49,6 @@ class Resumable(Recorder):
 
     def validation_step(self, batch, batch_idx, dataloader_idx=0):
         self.validations[-1].append(batch["id"].tolist())
-
-
-class Planning(Resumable):
-    """Asks how many steps there will be, before any state is restored."""
-
-    def configure_optimizers(self):
-        assert self.trainer.estimated_stepping_batches > 0
-        return super().configure_optimizers()
 
 
 @dataclass(frozen=True)
@@ -71,6 +61,10 @@ class Saved:
 
     def __str__(self) -> str:
         return f"{self.hook} after {self.done} batches"
+
+    def state(self):
+        """Return the data module's state."""
+        return torch.load(self.path, weights_only=True)["LanceDataModule"]
 
 
 class SaveFrom(L.Callback):
@@ -99,13 +93,17 @@ class SaveFrom(L.Callback):
 
         return save
 
+    def one(self, hook: str, done: int) -> Saved:
+        """Return the first checkpoint that was saved there."""
+        return next(s for s in self.saved if (s.hook, s.done) == (hook, done))
+
 
 @dataclass
-class Setup:
-    """How the runs of a comparison are configured: all of them alike.
+class Runs:
+    """Runs that are configured alike.
 
     Args:
-        folder: Where the runs write.
+        folder: Where they write.
         uri: The table.
         module: Arguments of the data module.
         trainer: Arguments of the trainer.
@@ -119,23 +117,28 @@ class Setup:
     model: type[Resumable] = Resumable
 
     def data(self, **module) -> LanceDataModule:
-        return LanceDataModule(
-            self.uri,
-            **{
-                "splits": RandomSplit(counts={"train": 23, "val": 14}),
-                "columns": ["id", "vector"],
-                "batch_size": 4,
-                "cache_dir": self.folder / "cache",
-                **self.module,
-                **module,
-            },
+        """Return a new data module."""
+        defaults = {
+            "splits": SPLITS,
+            "columns": ["id", "vector"],
+            "batch_size": BATCH,
+            "cache_dir": self.folder / "cache",
+        }
+        return LanceDataModule(self.uri, **{**defaults, **self.module, **module})
+
+    def trainer_of(self, callbacks=(), **trainer) -> L.Trainer:
+        """Return a new trainer."""
+        return quiet_trainer(
+            self.folder, **{**self.trainer, **trainer, "callbacks": list(callbacks)}
         )
 
     def fit(self, ckpt=None, callbacks=(), module=None, model=None, **trainer):
         """Fit a new model with a new data module and trainer, and return the model."""
         model = model or self.model()
-        runs = quiet_trainer(
-            self.folder, **{**self.trainer, **trainer, "callbacks": list(callbacks)}
-        )
-        runs.fit(model, datamodule=self.data(**(module or {})), ckpt_path=ckpt)
+        data = self.data(**(module or {}))
+        self.trainer_of(callbacks, **trainer).fit(model, datamodule=data, ckpt_path=ckpt)
         return model
+
+    def rows(self, ckpt=None, callbacks=(), module=None, model=None, **trainer):
+        """Fit, and return the ids of the training batches."""
+        return self.fit(ckpt, callbacks, module, model, **trainer).seen["train"]

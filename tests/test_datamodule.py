@@ -36,6 +36,23 @@ IDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A folder of all tests here, as it takes seconds to build a split anew."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="module")
+def table(shared) -> str:
+    """The table of 103 rows, which no test here may change."""
+    return write_table(shared / "table.lance", 103, rows_per_file=30)
+
+
+@pytest.fixture(autouse=True)
+def _cache_dir(shared, monkeypatch):
+    monkeypatch.setenv("LANCE_LIGHTNING_CACHE_DIR", str(shared / "cache"))
+
+
 class Checker(Recorder):
     """Holds every batch against the table, and keeps which loader it came from."""
 
@@ -94,7 +111,7 @@ def run_all(data, tmp_path, **options) -> Checker:
     return model
 
 
-# -- stages and splits ----------------------------------------------------------
+# -- stages and splits --------------------------------------------------------
 
 
 def test_every_stage_sees_its_splits_rows_once(table, tmp_path):
@@ -246,7 +263,8 @@ def test_a_filter_and_a_calculated_split_choose_the_rows(table, tmp_path):
     assert flat(seen["test"]) == [i for i in kept if i % 3 == 2]
 
 
-def test_once_pinned_a_version_stays_for_the_modules_life(table, tmp_path):
+def test_once_pinned_a_version_stays_for_the_modules_life(tmp_path):
+    table = write_table(tmp_path / "table.lance", 103)
     data = LanceDataModule(
         table, splits=AllRows("test"), stage_splits={"train": "test"}
     )
@@ -259,7 +277,7 @@ def test_once_pinned_a_version_stays_for_the_modules_life(table, tmp_path):
     assert data.snapshot().version == 1
 
 
-# -- without a Trainer ------------------------------------------------------------
+# -- without a Trainer --------------------------------------------------------
 
 
 def test_the_module_works_in_a_plain_loop(table):
@@ -305,7 +323,7 @@ def test_the_module_works_with_fabric(table):
         fabric.setup_dataloaders(data.train_dataloader())
 
 
-# -- subclasses, copies -----------------------------------------------------------
+# -- subclasses, copies -------------------------------------------------------
 
 
 class OwnSetup(LanceDataModule):
@@ -359,7 +377,7 @@ def test_a_copy_reads_the_same_rows(table, tmp_path, copied):
         loader.set_epoch(0)
         return [flat(b["id"].tolist() for b in loader) for _ in range(2)]
 
-    splits = SequentialSplit(counts={"train": 61, "test": 42})
+    splits = SequentialSplit(counts={"train": 61, "test": 21})
     data = LanceDataModule(table, splits=splits)
     copies = [copied(data)]
     data.setup("fit")
@@ -388,7 +406,8 @@ def test_a_copy_leaves_the_trainer_behind(table, tmp_path):
     assert len(pickle.dumps(data)) < 16_000
 
 
-def test_a_pickled_module_keeps_the_pinned_version(table, tmp_path):
+def test_a_pickled_module_keeps_the_pinned_version(tmp_path):
+    table = write_table(tmp_path / "table.lance", 103)
     data = LanceDataModule(table)
     data.setup("fit")
     lance.write_dataset(make_table(50, start=103), table, mode="append")

@@ -15,9 +15,10 @@ from lance_lightning import fetch
 from lance_lightning.fetch import (
     are_neighbours,
     in_order,
+    iterate_ahead,
     pieces_of,
     read_ahead,
-    read_rows,
+    read_windows,
     scan_is_cheaper,
 )
 from lance_lightning.gather import BufferPool
@@ -66,7 +67,8 @@ def dataset(tmp_path_factory):
 
 def read(dataset, offsets, row_bytes=64, columns=None, pool=None):
     offsets, order = in_order(np.asarray(offsets, dtype=np.int64))
-    rows = read_rows(dataset, columns, offsets, order, row_bytes, pool or BufferPool())
+    windows = [(offsets, order)]
+    (rows,) = read_windows(dataset, columns, windows, row_bytes, pool or BufferPool())
     rows.validate(full=True)
     return rows
 
@@ -102,6 +104,25 @@ def test_scans_and_takes_give_the_same_rows(dataset, monkeypatch):
     assert [row["id"] for row in found[0]] == dataset.to_table()["id"].take(
         pa.array(offsets)
     ).to_pylist()
+
+
+def test_windows_that_are_read_together_stay_apart(dataset):
+    asked = [[5, 1, 3], [], [7], list(range(40, 90)), [9, 9], list(range(199, -1, -1))]
+    windows = [in_order(np.array(offsets, dtype=np.int64)) for offsets in asked]
+    read = read_windows(dataset, ["id"], windows, 1 << 20, BufferPool())
+    ids = dataset.to_table()["id"].to_pylist()
+    expected = [[ids[i] for i in offsets] for offsets in asked]
+    assert [rows["id"].to_pylist() for rows in read] == expected
+
+
+def test_large_offsets_are_sorted_alike():
+    offsets = np.array([2**62, 5, 2**61 + 3, 5, 0])
+    found, order = in_order(offsets)
+    assert found.tolist() == sorted(offsets.tolist())
+    assert offsets[order].tolist() == found.tolist()
+    small, order = in_order(offsets % 1000)
+    assert small.tolist() == sorted((offsets % 1000).tolist())
+    assert (offsets % 1000)[order].tolist() == small.tolist()
 
 
 def test_renamed_and_computed_columns_are_read(dataset):
@@ -189,3 +210,19 @@ def test_an_error_on_the_thread_comes_up_where_it_is_read():
     assert [next(ahead), next(ahead)] == [0, 1]
     with pytest.raises(ValueError, match="row 2"):
         next(ahead)
+
+
+def test_iterating_ahead_gives_every_item_and_stops():
+    assert list(iterate_ahead(range(10))) == list(range(10))
+    assert list(iterate_ahead([])) == []
+    made = []
+
+    def numbers():
+        for i in range(1000):
+            made.append(i)
+            yield i
+
+    ahead = iterate_ahead(numbers())
+    assert [next(ahead), next(ahead)] == [0, 1]
+    ahead.close()
+    assert len(made) <= 4

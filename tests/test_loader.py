@@ -323,3 +323,21 @@ def test_too_little_shared_memory_is_said_before_workers_start(table, monkeypatc
     data = LanceDataModule(table, num_workers=2)
     with pytest.raises(ConfigError, match="--shm-size"):
         data.train_dataloader()
+
+
+def test_workers_end_with_their_loader_even_in_a_cycle(table):
+    import gc
+    import multiprocessing
+
+    for wait in (True, False):
+        data = LanceDataModule(table, batch_size=4, num_workers=2)
+        loader = data.train_dataloader()
+        loader.itself = loader  # only the garbage collector ends this
+        iterator = iter(loader)
+        if wait:
+            next(iterator)
+        else:
+            loader._workers._answers = iter(loader._workers._start())  # still starting
+        del data, loader, iterator
+        gc.collect()
+        assert not multiprocessing.active_children()

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.identity import identity_of
-from lance_lightning.snapshot import Snapshot
+from lance_lightning.snapshot import Snapshot, strip_secrets
 from lance_lightning.sources import as_source
 from lance_lightning.types import ROW_ID, ConfigError, SourceError
 
@@ -72,7 +72,8 @@ def arrow_of(table: Any) -> Any:
         found = to_arrow() if callable(to_arrow) else None
     if isinstance(found, pa.Table) and {"row_id", "split_id"} <= {*found.schema.names}:
         return found.select(["row_id", "split_id"])
-    shown = repr(table) if isinstance(table, (str, os.PathLike)) else type(table)
+    at = isinstance(table, (str, os.PathLike))
+    shown = repr(strip_secrets(os.fspath(table))) if at else type(table)
     raise ConfigError(
         "table must be a LanceDB permutation table, with columns 'row_id' and "
         f"'split_id', or the path of its Lance dataset, got {shown}"

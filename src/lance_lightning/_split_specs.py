@@ -12,6 +12,7 @@ from numbers import Real
 from typing import Any, Protocol
 
 from lance_lightning._permutation_table import arrow_of, rows_of
+from lance_lightning.snapshot import strip_secrets
 from lance_lightning.types import ConfigError, check_int
 
 
@@ -213,7 +214,7 @@ class CalculatedSplit:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PermutationSplit:
     """The splits, and the order of rows, of a LanceDB permutation table.
 
@@ -235,7 +236,12 @@ class PermutationSplit:
 
     table: Any
     split_names: Sequence[str] = ()
-    digest: str = field(init=False, repr=False)
+    digest: str = field(init=False)
+
+    def __repr__(self) -> str:
+        at = isinstance(self.table, (str, os.PathLike))
+        shown = repr(strip_secrets(os.fspath(self.table))) if at else "<table>"
+        return f"PermutationSplit({shown}, split_names={self.split_names!r})"
 
     def __post_init__(self) -> None:
         found = arrow_of(self.table)
@@ -336,7 +342,8 @@ def _set_sizes(splits: Any) -> None:
         found = f"got {' and '.join(given)}" if given else "got none of them"
         raise ConfigError(
             f"{type(splits).__name__} takes one of ratios, counts and fixed, {found}. "
-            "In Hydra, `ratios: null` takes a default away"
+            "Name the splits and their shares, ratios={'train': 0.9, 'val': 0.1} for "
+            "one; in Hydra, `ratios: null` takes a default away"
         )
     value = getattr(splits, given[0])
     if given == ["ratios"]:

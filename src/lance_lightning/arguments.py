@@ -15,21 +15,6 @@ class OneSplit(list[str]):
     """The split of a stage that has one loader, not a list of loaders."""
 
 
-def spec_of(name: str, value: Any, method: str) -> Any:
-    """Return a spec that has what its kind must have.
-
-    Raises:
-        ConfigError: It is of another kind: a string, say, or a dict without a
-            ``_target_``.
-    """
-    if not hasattr(value, method) or isinstance(value, type):
-        raise ConfigError(
-            f"{name} must be a spec of lance_lightning such as those in its README, "
-            f"or a mapping with a _target_, got {value!r}"
-        )
-    return value
-
-
 def columns_of(value: Any) -> list[str] | dict[str, str] | None:
     """Return the columns as Lance takes them.
 
@@ -40,7 +25,8 @@ def columns_of(value: Any) -> list[str] | dict[str, str] | None:
     if value is None:
         return None
     if isinstance(value, Mapping):
-        found: Any = dict(value)
+        # How a Hydra override takes a name away.
+        found: Any = {name: sql for name, sql in value.items() if sql is not None}
         names = [*found, *found.values()]
     elif isinstance(value, list | tuple):
         found = names = list(value)
@@ -57,6 +43,28 @@ def columns_of(value: Any) -> list[str] | dict[str, str] | None:
     if isinstance(found, list) and len(set(found)) < len(found):
         raise ConfigError(f"columns names a column twice: {value!r}")
     return found  # type: ignore[no-any-return]
+
+
+def dataloader_kwargs_of(value: Any) -> Mapping[str, Any]:
+    """Return the options for torch's ``DataLoader``, by name.
+
+    Raises:
+        ConfigError: It is no mapping, or the multiprocessing context is none.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            "dataloader_kwargs must be a mapping such as {'pin_memory': True}, got "
+            f"{value!r}"
+        )
+    context = value.get("multiprocessing_context", "spawn")
+    if not isinstance(context, str) and not hasattr(context, "get_start_method"):
+        raise ConfigError(
+            f"multiprocessing_context must be 'spawn', got {context!r}: leave the "
+            "option out, workers are spawned"
+        )
+    return value
 
 
 def flag(name: str, value: Any) -> bool:

@@ -22,9 +22,9 @@ from lance_lightning.arguments import (
     OneSplit,
     batch_sizes_of,
     columns_of,
+    dataloader_kwargs_of,
     flag,
     integer,
-    spec_of,
     stage_splits_of,
     transforms_of,
 )
@@ -34,14 +34,14 @@ from lance_lightning.callbacks.prediction import PredictedRows
 from lance_lightning.formats import Format, move
 from lance_lightning.loader import LanceDataLoader, check_dataloader_kwargs
 from lance_lightning.plan import Plan
-from lance_lightning.progress import FitProgress
-from lance_lightning.reader import Reader, Stream, mean_row_bytes, window_batches
-from lance_lightning.resume import repinned, saved_source
-from lance_lightning.samplers import BlockShuffle, Sampler, from_state
+from lance_lightning.progress import FitProgress, positions_by_count
+from lance_lightning.reader import Reader, Stream, mean_row_bytes, window_grid
+from lance_lightning.resume import adopted, repinned, saved_source
+from lance_lightning.samplers import BlockShuffle, Sampler
 from lance_lightning.shard import EvalShard, TrainShard
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.sources import SeparateSources, Source, as_source
-from lance_lightning.specs import check_saved, from_plain, plain_dict, to_plain
+from lance_lightning.specs import check_saved, from_plain, plain_dict, spec_of
 from lance_lightning.splits import AllRows, build_plans, permutation_of
 from lance_lightning.state import (
     STATE_VERSION,
@@ -69,6 +69,9 @@ class LanceDataModule(LightningDataModule):
     Rank and world size come from the trainer's strategy, or from
     ``torch.distributed`` where there is no trainer. All rows are read at one
     version, pinned in ``setup`` or by the checkpoint.
+
+    A subclass with an ``__init__`` of its own calls ``save_hyperparameters()`` there,
+    after ``super().__init__(...)``, so that ``load_from_checkpoint`` can make it again.
 
     Args:
         source: Where the rows come from: a URI or one of this package's sources.
@@ -142,11 +145,7 @@ class LanceDataModule(LightningDataModule):
         check_saved(given)
         given = {name: from_plain(value, name) for name, value in given.items()}
         self._take(**given)
-        # Given a mapping, Lightning would compare it with all that a subclass was
-        # made of, and a data frame cannot be compared. So: one name, and the rest.
-        self.save_hyperparameters("seed")
-        self.hparams.update(self._plain(given))
-        self._hparams_given = dict(self.hparams)
+        self.save_hyperparameters(self._plain(given), frame=_outermost_frame())
 
     def _take(self, **given: Any) -> None:
         """Check the arguments and keep them."""
@@ -173,7 +172,9 @@ class LanceDataModule(LightningDataModule):
         self.seed = integer("seed", given["seed"])
         self.with_row_id = flag("with_row_id", given["with_row_id"])
         self._cache_dir = find_cache_dir(given["cache_dir"])
-        self._kwargs = check_dataloader_kwargs(given["dataloader_kwargs"] or {})
+        self._kwargs = check_dataloader_kwargs(
+            dataloader_kwargs_of(given["dataloader_kwargs"])
+        )
         self._transforms: dict[str, Transforms] = {
             stage: transforms_of(given, stage) for stage in STAGES
         }
@@ -189,7 +190,7 @@ class LanceDataModule(LightningDataModule):
         self._progress = FitProgress()
         self._saved: list[dict[str, Any]] = []  # the restored training loaders
         self._unchecked: set[int] = set()  # of these, not yet held against a loader
-        self._restored = False
+        self._placed = False  # whether it is settled where this fit begins
         self._said = False
 
     def _take_batch_sizes(self, given: Mapping[str, Any]) -> None:
@@ -202,7 +203,7 @@ class LanceDataModule(LightningDataModule):
 
     def _plain(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return hyperparameters that load with ``weights_only=True``."""
-        plain = {name: to_plain(value) for name, value in given.items()}
+        plain = plain_dict(given)
         if self._batch_size is None:
             # The tuner looks here for the size it is to scale.
             del plain["batch_size"]
@@ -310,6 +311,8 @@ class LanceDataModule(LightningDataModule):
         """
         if self.trainer is not None:
             _refuse_fork()
+        if stage == "fit":
+            self._placed = False
         self._pin()
 
     def _pin(self) -> None:
@@ -407,7 +410,8 @@ class LanceDataModule(LightningDataModule):
         self._pin()
         if self.trainer is not None:
             self._follow(self.trainer)
-        self._progress.follow(self.trainer)
+        if stage == "train":
+            self._progress.follow(self.trainer)
 
         def work() -> list[LanceDataLoader]:
             return [self._loader(stage, at, name) for at, name in enumerate(names)]
@@ -445,7 +449,7 @@ class LanceDataModule(LightningDataModule):
         try:
             stream = self._stream(stage, at, plan, row_bytes)
         except ConfigError as error:
-            raise ConfigError(f"split {split!r}, stage {stage!r}: {error}") from error
+            raise ConfigError(f"split {split!r}, stage {stage!r}: {error}") from None
         reader = Reader(
             snapshot=snapshot,
             columns=columns,
@@ -454,7 +458,7 @@ class LanceDataModule(LightningDataModule):
             transforms=transforms,
             stage=stage,
             row_bytes=row_bytes,
-            window_batches=window_batches(
+            grid=window_grid(
                 stream, row_bytes, small=bool(transforms) and self.num_workers > 0
             ),
         )
@@ -486,19 +490,14 @@ class LanceDataModule(LightningDataModule):
                     "synchronises in every step can hang, eval_batch_size=2 cannot"
                 )
             return Stream(plan, shard, None, self.seed)
-        sampler = self._resumed_sampler(at)
+        sampler = self.sampler
         train = TrainShard(
             plan.num_rows, self._global(world), world, self.drop_last, sampler.strided
         )
+        if at < len(self._saved):
+            sampler = adopted(sampler, self._saved[at], train.global_batch_size)
         sampler = sampler.resolve(plan.num_rows, train.global_batch_size, row_bytes)
         return Stream(plan, train, sampler, self.seed)
-
-    def _resumed_sampler(self, at: int) -> Sampler:
-        """Return the sampler; sizes left open are those of the checkpoint."""
-        if at >= len(self._saved) or self.sampler != type(self.sampler)():
-            return self.sampler
-        found = from_state(self._saved[at]["sampler"])
-        return found if type(found) is type(self.sampler) else self.sampler
 
     def _global(self, world: World) -> int:
         if self._batch_size is not None:
@@ -559,6 +558,7 @@ class LanceDataModule(LightningDataModule):
                 name: saved_source(pin) for name, pin in self._snapshots.items()
             },
             "train": train,
+            "epoch_is_left": self._progress.epoch_is_left,
             **self._configuration(),
         }
 
@@ -582,24 +582,30 @@ class LanceDataModule(LightningDataModule):
                 configuration; the message prints both sides.
         """
         check_version(state_dict)
-        trainer = self.trainer
-        stage = "validate" if trainer is None else str(trainer.state.fn)
+        trainer: Any = self.trainer
+        stage = "validate" if trainer is None else str(trainer.state.fn.value)
         if stage == "fit":
-            check_same(
-                state_dict,
-                self._configuration(),
-                ("seed", "splits", "filter"),
-                "To go on with the run, restore these settings; to start afresh, load "
-                "the weights alone.",
-            )
+            check_same(state_dict, self._configuration(), ("seed", "splits", "filter"))
         self._repin(state_dict["sources"], stage)
         if stage == "fit":
-            self._saved = list(state_dict["train"])
+            self._saved = self._training_states(state_dict)
             self._unchecked = set(range(len(self._saved)))
-            self._restored = True
+            self._placed = True
             self._progress.restore(
-                [(each["epoch"], each["batch"]) for each in self._saved]
+                [(each["epoch"], each["batch"]) for each in self._saved],
+                state_dict["epoch_is_left"],
             )
+
+    def _training_states(self, state: Mapping[str, Any]) -> list[dict[str, Any]]:
+        saved, here = list(state["train"]), list(self._stage_splits["train"])
+        if saved and len(saved) != len(here):
+            there = [each["split"] for each in saved]
+            raise StateError(
+                f"the checkpoint was trained with {len(saved)} loaders, of the splits "
+                f"{there}, and here there are {len(here)}, of {here}: restore "
+                "stage_splits; to start afresh, load the weights alone"
+            )
+        return saved
 
     def _repin(self, saved: Mapping[str, Any], stage: str) -> None:
         self._pin()
@@ -631,16 +637,46 @@ class LanceDataModule(LightningDataModule):
         self._snapshots = found
         self._plans.clear()
 
-    def _check_start(self, at: int) -> None:
-        """Hold a restored position against the loader that is to begin there."""
-        self._progress.begun()
-        loader = self._loaders["train"][at]
+    def _check_start(self, at: int) -> bool:
+        """Hold a restored position against the loader that is to begin there.
+
+        Returns:
+            Whether it may begin.
+        """
+        if not self._placed:
+            self._placed = True
+            self._place_without_state()
+        begins = self._progress.begins()
+        clock = self._progress.clock(at)
         if at in self._unchecked:
+            loader = self._loaders["train"][at]
+            saved = {**self._saved[at], "batch": clock.upcoming[1]}
+            loader.check_state(saved)
+            self._check_steps(saved, loader)
             self._unchecked.remove(at)
-            loader.check_state(self._saved[at])
-            self._check_steps(self._saved[at], loader)
-        elif not self._restored:
-            self._progress.guess(at)
+        trainer: Any = self.trainer
+        if begins and trainer is not None and trainer.overfit_batches > 0:
+            clock.set(0, clock.upcoming[1])  # the same rows in every epoch
+        return begins
+
+    def _place_without_state(self) -> None:
+        """Go on where the trainer stands after a checkpoint that has no state of ours.
+
+        Lightning hands no such checkpoint to `load_state_dict`.
+        """
+        trainer = self.trainer
+        if trainer is None or trainer.ckpt_path is None or not self._progress.is_led:
+            return
+        lengths = [len(loader) for loader in self._loaders["train"]]
+        positions = positions_by_count(trainer, lengths)
+        self._progress.restore(positions)
+        epoch, batch = positions[0]
+        rank_zero_warn(
+            f"the checkpoint {trainer.ckpt_path} holds no data state of "
+            f"{type(self).__qualname__}: it was saved with another data module, or "
+            f"under another class name. So which rows it was trained on is not known; "
+            f"the run goes on at epoch {epoch}, batch {batch} by the trainer's count"
+        )
 
     def _check_steps(self, saved: Mapping[str, Any], loader: LanceDataLoader) -> None:
         steps = self._steps(loader)
@@ -655,23 +691,31 @@ class LanceDataModule(LightningDataModule):
 
     def __getstate__(self) -> dict[str, Any]:
         # A spawning launcher pickles the module: loaders are made anew there, and the
-        # trainer is attached again. Restored hooks would come back as our own.
-        state = {
-            name: value
-            for name, value in self.__dict__.items()
-            if not isinstance(value, MethodType)
-        }
+        # trainer is attached again.
+        state = self.__dict__.copy()
         state.update(_loaders={}, _open=None, trainer=None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._open = WeakSet()
-        self._restore_hooks()
+        self._restore_hooks()  # they were looked up by name, and are our own again
 
     def __str__(self) -> str:
         sources = ", ".join(source.describe() for source in self._sources.values())
         return f"{type(self).__name__}({sources}; splits {', '.join(self.split_names)})"
+
+
+def _outermost_frame() -> FrameType | None:
+    """Return a frame from which Lightning finds no arguments of constructors.
+
+    It would compare the hyperparameters with each of them, and a data frame that a
+    subclass takes cannot be compared.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
 
 
 def _refuse_fork() -> None:

@@ -7,8 +7,10 @@ often, sorted, and written straight to their final places.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -42,10 +44,10 @@ U = TypeVar("U")
 
 
 def read_ahead(
-    produce: Callable[[T], U], requests: Iterable[T], depth: int = 1, threads: int = 1
-) -> Iterator[U]:
+    produce: Callable[[T], U], requests: Iterable[T], depth: int = 1
+) -> Generator[U, None, None]:
     """Yield ``produce(request)`` in order, ``depth`` ahead on background threads."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="lance_lightning")
+    pool = ThreadPoolExecutor(depth, thread_name_prefix="lance_lightning")
     pending: deque[Future[U]] = deque()
     try:
         for request in requests:
@@ -57,6 +59,19 @@ def read_ahead(
     finally:
         # An early break must leave no thread reading on, and not wait for one.
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def iterate_ahead(iterable: Iterable[T]) -> Iterator[T]:
+    """Iterate on a background thread, one item ahead."""
+    iterator = iter(iterable)
+    end: Any = object()
+
+    def item(_: None) -> T:
+        found: T = next(iterator, end)
+        return found
+
+    with contextlib.closing(read_ahead(item, itertools.repeat(None))) as ahead:
+        yield from itertools.takewhile(lambda found: found is not end, ahead)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,44 +169,68 @@ def read_piece(dataset: Any, columns: Any, offsets: Array) -> pa.Table:
 
 def in_order(offsets: Array) -> tuple[Array, Array | None]:
     """Return row offsets sorted, and the place of each; None where they were."""
-    if len(offsets) < 2 or bool(np.all(offsets[1:] >= offsets[:-1])):
+    count = len(offsets)
+    if count < 2 or bool(np.all(offsets[1:] >= offsets[:-1])):
         return offsets, None
-    order = np.argsort(offsets, kind="stable")
-    return offsets[order], order
+    bits = int(count - 1).bit_length()
+    if int(offsets.max()) >> (63 - bits):
+        order = np.argsort(offsets, kind="stable")
+        return offsets[order], order
+    # Sorted with its place in the low bits a number needs no second array: half
+    # the time of an argsort.
+    packed = (offsets << bits) | np.arange(count)
+    packed.sort()
+    return packed >> bits, packed & ((1 << bits) - 1)
 
 
-def read_rows(
+def read_windows(
     dataset: Any,
     columns: Any,
-    offsets: Array,
-    order: Array | None,
+    windows: Iterable[tuple[Array, Array | None]],
     row_bytes: int,
     pool: BufferPool,
-) -> pa.RecordBatch:
-    """Read rows and bring them in order.
+) -> Iterator[pa.RecordBatch]:
+    """Read windows of rows, each in its order; pieces are read ahead across them.
 
     Args:
         dataset: An open Lance dataset.
         columns: Column names, or new names to SQL expressions.
-        offsets: Sorted row offsets, as `in_order` gives them.
-        order: The place of each, as `in_order` gives it.
+        windows: Sorted row offsets and the place of each, as `in_order` gives them.
         row_bytes: Mean bytes of a row.
         pool: Where the memory of the rows comes from.
 
-    Returns:
+    Yields:
         The rows, in memory that nobody else uses.
     """
-    pieces = list(pieces_of(offsets, order, row_bytes))
-    if not pieces or (len(pieces) == 1 and _is_the_window(pieces[0], len(offsets))):
-        return _one_batch(read_piece(dataset, columns, offsets))
-    gather = RowGather(len(offsets), pool)
 
-    def read(piece: Piece) -> tuple[Piece, pa.Table]:
-        return piece, read_piece(dataset, columns, piece.offsets)
+    def read(task: tuple[int, Piece, bool]) -> tuple[int, Piece, bool, pa.Table]:
+        return *task, read_piece(dataset, columns, task[1].offsets)
 
-    for piece, table in read_ahead(read, pieces, IN_FLIGHT, IN_FLIGHT):
+    gather: RowGather | None = None
+    for rows, piece, last, table in read_ahead(
+        read, _tasks(windows, row_bytes), IN_FLIGHT
+    ):
+        if gather is None and last and _is_the_window(piece, rows):
+            yield _one_batch(table)
+            continue
+        gather = gather or RowGather(rows, pool)
         gather.put(table, piece.places, piece.rows)
-    return gather.finish()
+        del table  # its memory serves the next piece
+        if last:
+            yield gather.finish()
+            gather = None
+
+
+def _tasks(
+    windows: Iterable[tuple[Array, Array | None]], row_bytes: int
+) -> Iterator[tuple[int, Piece, bool]]:
+    """Yield the pieces of all windows: rows of the window, piece, whether the last."""
+    for offsets, order in windows:
+        pieces = list(pieces_of(offsets, order, row_bytes))
+        if not pieces:
+            pieces = [Piece(offsets, slice(0, 0))]
+        for number, piece in enumerate(pieces, 1):
+            yield len(offsets), piece, number == len(pieces)
 
 
 def _is_the_window(piece: Piece, rows: int) -> bool:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
+import dataclasses
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import torch
-from torch.utils.data import DataLoader, Dataset
 
-from lance_lightning.fetch import read_ahead
+from lance_lightning.fetch import iterate_ahead, read_ahead
 from lance_lightning.formats import move
 from lance_lightning.gather import BufferPool
-from lance_lightning.reader import Reader, Rows, Window
+from lance_lightning.reader import Reader, Window
 from lance_lightning.shard import TrainShard
 from lance_lightning.state import STATE_VERSION, EpochClock, check_same, check_version
 from lance_lightning.types import ConfigError, StateError, check_int
+from lance_lightning.workers import Request, Workers
 
 # What torch's DataLoader takes and we hand on; the rest of it is the module's.
 PASSED_ON = (
@@ -40,10 +39,6 @@ OURS = {
     "sampler": "sampler",
     "shuffle": "sampler",
 }
-SHARED_MEMORY = "/dev/shm"
-
-NO_OFFSETS = np.empty(0, dtype=np.int64)
-Request = tuple[int, int, int]  # epoch, first batch, last batch excluded
 
 
 def check_dataloader_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +108,8 @@ class LanceDataLoader:
             workers only ``pin_memory`` has a meaning.
         clock: Counts the epochs of a training loader; None for evaluation,
             where every epoch is the same.
-        check_start: Called before an iteration begins; it may set the clock.
+        check_start: Called before an iteration begins; it may set the clock, and
+            says whether there is anything to hand out.
 
     Raises:
         ConfigError: Options that cannot work, a function of the user's that
@@ -127,22 +123,23 @@ class LanceDataLoader:
         num_workers: int = 0,
         dataloader_kwargs: Mapping[str, Any] | None = None,
         clock: EpochClock | None = None,
-        check_start: Callable[[], None] | None = None,
+        check_start: Callable[[], bool] | None = None,
     ) -> None:
         self._reader = reader
-        self._num_workers = check_int("num_workers", num_workers, 0)
+        check_int("num_workers", num_workers, 0)
         self._kwargs = check_dataloader_kwargs(dataloader_kwargs or {})
         self._clock = clock
         self._check_start = check_start
-        self._requests = _Requests()
-        self._dataloader: DataLoader[Any] | None = None
         self._iteration = 0
         self._pool = BufferPool()
         self.dataset = SplitRows(reader.stream.plan.num_rows)
         self.batch_sampler: Any = BatchSizeHolder(self.batch_size)
-        if self._num_workers:
-            reader.transforms.check_picklable()
-            self._check_shared_memory()
+        self._workers: Workers | None = None
+        if num_workers:
+            options = {**self._kwargs, "pin_memory": self._pins}
+            self._workers = Workers(reader, num_workers, options)
+            # Not left to the garbage collector: see Workers.
+            weakref.finalize(self, self._workers.close)
 
     @property
     def batch_size(self) -> int:
@@ -185,10 +182,15 @@ class LanceDataLoader:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next iteration go on where `state_dict` stood.
 
+        Under a trainer the data module has done so from its own state: Lightning
+        leaves that of loaders out of some resumes, and it may be another loader's.
+
         Raises:
             StateError: The state belongs to other rows, another order or, in the
                 middle of an epoch, another global batch size.
         """
+        if self._clock is not None and self._clock.is_led:
+            return
         check_version(state)
         self.check_state(state)
         if self._clock is not None:
@@ -200,6 +202,7 @@ class LanceDataLoader:
         shard = stream.shard
         sampler = None if stream.sampler is None else stream.sampler.state()
         described = {
+            "split": stream.plan.name,
             "plan": stream.plan.digest,
             "num_rows": stream.plan.num_rows,
             "seed": stream.seed,
@@ -215,16 +218,11 @@ class LanceDataLoader:
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raise a `StateError` when a state's position means nothing here."""
         here = self.describe()
-        check_same(
-            state,
-            here,
-            ("plan", "num_rows", "seed"),
-            "To go on with the run, restore these settings; to start afresh, load "
-            "the weights alone.",
-        )
-        if not state["batch"]:
-            return
-        if state["global_batch_size"] != here["global_batch_size"]:
+        check_same(state, here, ("split", "plan", "num_rows", "seed"))
+        in_mid_epoch = state["batch"] > 0
+        if state["global_batch_size"] == here["global_batch_size"]:
+            check_same(state, here, ("sampler",))
+        elif in_mid_epoch:
             raise StateError(
                 f"the checkpoint was saved in the middle of an epoch, at batch "
                 f"{state['batch']} of {state['global_batch_size']} rows over all "
@@ -232,61 +230,57 @@ class LanceDataLoader:
                 f"rows: set global_batch_size={state['global_batch_size']}, or resume "
                 "from a checkpoint at the end of an epoch"
             )
-        check_same(
-            state,
-            here,
-            ("sampler", "drop_last"),
-            "The checkpoint was saved in the middle of an epoch: restore these "
-            "settings, or resume from a checkpoint at the end of an epoch.",
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Workers stay behind when the loader goes to another process.
-        return {**self.__dict__, "_dataloader": None}
+        else:  # BlockShuffle's sizes are multiples of the global batch
+            check_same(state["sampler"], here["sampler"], ("sampler",))
+        if in_mid_epoch:
+            check_same(
+                state,
+                here,
+                ("drop_last",),
+                "The checkpoint was saved in the middle of an epoch: restore the "
+                "setting, or resume from a checkpoint at the end of an epoch.",
+            )
 
     def close(self) -> None:
         """Stop the workers; the next iteration starts them again."""
         self._iteration += 1
-        self._dataloader = None
+        if self._workers is not None:
+            self._workers.close()
 
     def _batches(self) -> Iterator[Any]:
         self._iteration += 1
         iteration = self._iteration
-        if self._check_start is not None:
-            self._check_start()
+        if self._check_start is not None and not self._check_start():
+            return
         epoch, first = (0, 0) if self._clock is None else self._clock.begin()
         requests = [
             (epoch, start, stop)
             for start, stop in self._reader.windows(first, len(self))
         ]
-        source = self._from_workers if self._num_workers else self._from_thread
+        source = self._from_workers if self._workers else self._from_thread
         for batch in source(requests):
             if self._clock is not None:
                 self._clock.tick()
             yield batch
-            if iteration != self._iteration and self._num_workers:
+            if iteration != self._iteration and self._workers:
                 raise RuntimeError(
                     "this iterator is over: its loader was closed or began another "
                     "epoch meanwhile, and the workers serve one iteration at a time"
                 )
 
     def _from_thread(self, requests: list[Request]) -> Iterator[Any]:
-        # The order of one window is worked out while the one before it is read.
-        rows = read_ahead(self._rows, requests)
-        for window in read_ahead(self._read, rows):
+        for window in iterate_ahead(self._windows(requests)):
             yield from self._reader.batches(window)
 
-    def _rows(self, request: Request) -> Rows:
-        return self._reader.rows(*request)
-
-    def _read(self, rows: Rows) -> Window:
-        window = self._reader.convert(self._reader.read(rows, self._pool))
-        if self._pins:
-            pinned = move(window.data, torch.Tensor.pin_memory)
-            window = Window(
-                pinned, window.epoch, window.first, window.sizes, window.row_offsets
-            )
-        return window
+    def _windows(self, requests: list[Request]) -> Iterator[Window]:
+        # The order of one window is worked out while the one before it is read.
+        rows = read_ahead(lambda request: self._reader.rows(*request), requests)
+        for window in self._reader.read(rows, self._pool):
+            window = self._reader.convert(window)
+            if self._pins:
+                data = move(window.data, torch.Tensor.pin_memory)
+                window = dataclasses.replace(window, data=data)
+            yield window
 
     @property
     def _pins(self) -> bool:
@@ -294,110 +288,9 @@ class LanceDataLoader:
         return wanted and torch.accelerator.is_available()
 
     def _from_workers(self, requests: list[Request]) -> Iterator[Any]:
-        if self._dataloader is None:
-            self._dataloader = self._start_workers()
-        self._requests.pending = requests
-        for request, answer in zip(requests, self._dataloader, strict=True):
+        assert self._workers is not None
+        for answer in self._workers.answers(requests):
             if self._reader.transforms:
                 yield from answer
-                continue
-            window = _unpacked(answer, request)
-            yield from self._reader.batches(self._reader.convert(window))
-
-    def _start_workers(self) -> DataLoader[Any]:
-        options: dict[str, Any] = {
-            "persistent_workers": True,
-            # Without one, torch draws from its global generator at every epoch.
-            "generator": torch.Generator(),
-            **self._kwargs,
-            "pin_memory": self._pins,
-            "multiprocessing_context": "spawn",
-        }
-        return DataLoader(
-            _Windows(self._reader),
-            batch_size=None,
-            sampler=self._requests,
-            num_workers=self._num_workers,
-            collate_fn=_as_it_is,
-            **options,
-        )
-
-    def _check_shared_memory(self) -> None:
-        """Hold what the workers can take against what there is.
-
-        Shared memory that runs out kills a worker with a bus error; a plain
-        container has 64 MB of it.
-        """
-        try:
-            free = shutil.disk_usage(SHARED_MEMORY).free
-        except OSError:  # not Linux
-            return
-        reader = self._reader
-        window = reader.window_batches * self.batch_size * reader.row_bytes
-        ahead = self._kwargs.get("prefetch_factor") or 2
-        need = window * ahead * self._num_workers
-        if need > free:
-            mb = 1 << 20
-            raise ConfigError(
-                f"{self._num_workers} workers can hold {need // mb} MB of rows in "
-                f"shared memory ({window // mb} MB a window, {ahead} windows ahead "
-                f"each), and {SHARED_MEMORY} has {free // mb} MB free: give the "
-                "container more (docker run --shm-size=8g), or use num_workers=0, "
-                "fewer workers or fewer columns"
-            )
-
-
-class _Requests:
-    """The windows of the current epoch: what torch's sampler hands to the workers."""
-
-    def __init__(self) -> None:
-        self.pending: list[Request] = []
-
-    def __iter__(self) -> Iterator[Request]:
-        return iter(self.pending)
-
-    def __len__(self) -> int:
-        return len(self.pending)
-
-
-class _Windows(Dataset[Any]):
-    """What a worker holds: it answers a request with one window."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._pool = BufferPool()
-
-    def __getitem__(self, request: Request) -> Any:
-        window = self._reader.read(self._reader.rows(*request), self._pool)
-        if self._reader.transforms:
-            return list(self._reader.batches(self._reader.convert(window)))
-        return _packed(window)
-
-
-def _packed(window: Window) -> tuple[list[int], torch.Tensor]:
-    """Return a window as one tensor of Arrow IPC bytes.
-
-    Tensors cross to the main process in shared memory; anything else is pickled
-    and squeezed through a pipe.
-    """
-    counter = pa.MockOutputStream()
-    with pa.ipc.new_stream(counter, window.data.schema) as writer:
-        writer.write_batch(window.data)
-    block = torch.empty(counter.size(), dtype=torch.uint8)
-    sink = pa.FixedSizeBufferWriter(pa.py_buffer(block.numpy()))
-    with pa.ipc.new_stream(sink, window.data.schema) as writer:
-        writer.write_batch(window.data)
-    return list(window.sizes), block
-
-
-def _unpacked(answer: tuple[list[int], torch.Tensor], request: Request) -> Window:
-    """Return the window that `_packed` sent, without a copy."""
-    sizes, block = answer
-    data = pa.ipc.open_stream(pa.py_buffer(block.numpy())).read_next_batch()
-    epoch, first, _ = request
-    # Only the user's functions ask for the offsets, and they ran in the worker.
-    return Window(data, epoch, first, sizes, NO_OFFSETS)
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
+            else:
+                yield from self._reader.batches(self._reader.convert(answer))

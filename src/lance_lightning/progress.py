@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from lance_lightning.state import EpochClock
 
 
-@dataclass(frozen=True)
 class TrainerCount:
-    """How many training batches a trainer has processed, in all epochs.
+    """A trainer that leads the clocks of its training loaders.
 
-    Of the trainer's counters this one is right in every hook from which a
+    Of its counters ``total.processed`` is right in every hook from which a
     checkpoint can be saved: a batch that was fetched, or on which the step raised,
     is not in it.
 
@@ -21,11 +19,33 @@ class TrainerCount:
         trainer: A Lightning trainer.
     """
 
-    trainer: Any
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
 
-    def __call__(self) -> int:
-        """Return the count."""
-        return int(self.trainer.fit_loop.epoch_loop.batch_progress.total.processed)
+    @property
+    def _batches(self) -> Any:
+        return self.trainer.fit_loop.epoch_loop.batch_progress
+
+    def processed(self) -> int:
+        """Return how many training batches were processed so far, in all epochs."""
+        return int(self._batches.total.processed)
+
+    def processed_in_epoch(self) -> int:
+        """Return how many of them were in the trainer's epoch, before a batch."""
+        return int(self._batches.current.processed)
+
+    def epochs_left(self) -> int:
+        """Return how many epochs the trainer has left, ended or not."""
+        return int(self.trainer.fit_loop.epoch_progress.total.processed)
+
+    def epoch_has_ended(self) -> bool:
+        """Return whether the last batch of the trainer's epoch was processed.
+
+        It is the last by the trainer's own limit, or because a hook cut the epoch
+        short. A trainer that stops in mid-epoch leaves the epoch, but may go on in it.
+        """
+        current = self._batches.current
+        return bool(self._batches.is_last_batch and current.processed >= current.ready)
 
 
 class FitProgress:
@@ -37,89 +57,110 @@ class FitProgress:
 
     def __init__(self) -> None:
         self._clocks: list[EpochClock] = []
-        self._trainer: Any = None
-        self._epochs_done = 0
+        self._leader: TrainerCount | None = None
+        self._epochs_left = 0  # when the epoch began
+        self._was_left = False  # whether the trainer had left the restored one
 
     def clock(self, at: int) -> EpochClock:
         """Return the clock of the training loader number ``at``."""
         while len(self._clocks) <= at:
             clock = EpochClock()
-            clock.count_with(self._count())
+            clock.follow(self._leader)
             self._clocks.append(clock)
         return self._clocks[at]
 
     def follow(self, trainer: Any) -> None:
         """Count with this trainer while it fits, with the loaders themselves else."""
-        fits = (
-            trainer is not None
-            and trainer.state.fn == "fit"
-            and trainer.state.status == "running"
-        )
-        self._trainer = trainer if fits else None
+        if trainer is None or not (
+            trainer.state.fn == "fit" and trainer.state.status == "running"
+        ):
+            self._leader = None
+        elif self._leader is None or self._leader.trainer is not trainer:
+            self._leader = TrainerCount(trainer)
         for clock in self._clocks:
-            clock.count_with(self._count())
+            clock.follow(self._leader)
 
-    def _count(self) -> TrainerCount | None:
-        return None if self._trainer is None else TrainerCount(self._trainer)
+    @property
+    def is_led(self) -> bool:
+        """Whether a trainer counts."""
+        return self._leader is not None
 
-    def restore(self, positions: Sequence[tuple[int, int]]) -> None:
+    def begins(self) -> bool:
+        """Bring restored clocks in line with the epoch that the trainer restarts.
+
+        Returns:
+            False where the trainer has yet to leave an epoch that was over when the
+            checkpoint was saved. With ``max_steps`` Lightning opens it again, and a
+            batch that it took there would be all that it takes of the next epoch.
+        """
+        if self._leader is None:
+            return True
+        if not self._begun:
+            taken = self._leader.processed_in_epoch()
+            in_mid_epoch = [clock for clock in self._clocks if clock.upcoming[1]]
+            if taken and not in_mid_epoch:
+                return False
+            if self._was_left and not taken:
+                for clock in in_mid_epoch:
+                    clock.set(clock.upcoming[0] + 1)
+        self._epochs_left = self._leader.epochs_left()
+        return True
+
+    @property
+    def _begun(self) -> bool:
+        return any(clock.has_begun for clock in self._clocks)
+
+    @property
+    def epoch_is_left(self) -> bool:
+        """Whether the trainer left the epoch in which the loaders stand.
+
+        It did if it stopped in mid-epoch. With ``max_steps`` a resumed run goes on in
+        that epoch, otherwise it begins the next one.
+        """
+        if self._leader is None or not self._begun:
+            return self._was_left
+        return self._leader.epochs_left() > self._epochs_left
+
+    def restore(
+        self, positions: Sequence[tuple[int, int]], epoch_is_left: bool = False
+    ) -> None:
         """Set the clocks; those without a position to the beginning."""
+        self._was_left = epoch_is_left
         for at in range(max(len(positions), len(self._clocks))):
             epoch, batch = positions[at] if at < len(positions) else (0, 0)
             self.clock(at).set(epoch, batch)
-
-    def guess(self, at: int) -> None:
-        """Set a clock by the trainer's count alone.
-
-        This is all there is when a run goes on from a checkpoint that holds no
-        state of ours.
-        """
-        if self._trainer is None or not self._trainer.fit_loop.restarting:
-            return
-        steps = self._trainer.num_training_batches
-        clock = self.clock(at)
-        if clock.upcoming == (0, 0) and steps not in (0, float("inf")):
-            epoch, batch = divmod(TrainerCount(self._trainer)(), int(steps))
-            clock.set(epoch, batch)
-
-    def begun(self) -> None:
-        """Note that a loader begins an epoch or goes on in one."""
-        self._epochs_done = self._epochs_processed()
 
     def positions(self, lengths: Sequence[int]) -> list[tuple[int, int]]:
         """Return epoch and batch of every loader, where a resumed run goes on.
 
         Args:
-            lengths: The loaders' steps an epoch.
+            lengths: The loaders' batches an epoch.
         """
-        finished = self._finished()
-        return [
-            self.clock(at).position(length, finished)
-            for at, length in enumerate(lengths)
-        ]
-
-    def _finished(self) -> bool:
-        """Return whether the trainer's epoch has ended.
-
-        It ends at the trainer's own limit, or when a hook cut it short. Either is
-        not to be seen in the count alone.
-        """
-        if self._trainer is None:
-            return False
-        if self._epochs_processed() > self._epochs_done:
-            return True
-        begun = [clock.begun_at for clock in self._clocks]
-        starts = [start for start in begun if start is not None]
-        if not starts:
-            return False
-        done = TrainerCount(self._trainer)() - min(starts)
-        return bool(done >= self._trainer.num_training_batches)
-
-    def _epochs_processed(self) -> int:
-        if self._trainer is None:
-            return 0
-        return int(self._trainer.fit_loop.epoch_progress.total.processed)
+        return [self.clock(at).position(length) for at, length in enumerate(lengths)]
 
     def __getstate__(self) -> dict[str, Any]:
         # The clocks go to spawned ranks without the trainer.
-        return {**self.__dict__, "_trainer": None}
+        return {**self.__dict__, "_leader": None}
+
+
+def positions_by_count(trainer: Any, lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Return epoch and batch of every loader by the trainer's counts alone.
+
+    This is all there is when a run goes on from a checkpoint that holds no state of
+    ours. It supposes that all epochs before were of as many steps as this one.
+
+    Args:
+        trainer: A Lightning trainer that is about to take a batch.
+        lengths: The loaders' batches an epoch.
+    """
+    count = TrainerCount(trainer)
+    steps = int(min(trainer.num_training_batches, max(lengths)))
+    batch = min(count.processed_in_epoch(), steps)
+    epoch = -(-(count.processed() - batch) // steps)
+    if batch == steps:
+        epoch, batch = epoch + 1, 0
+    # A loader shorter than the epoch begins again within it.
+    return [
+        (epoch * -(-steps // length) + batch // length, batch % length)
+        for length in lengths
+    ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from lance_lightning.fetch import PIECE_BYTES, in_order, read_rows
+from lance_lightning.fetch import PIECE_BYTES, in_order, read_windows
 from lance_lightning.formats import Format
 from lance_lightning.gather import BufferPool
 from lance_lightning.plan import Plan
@@ -66,6 +68,27 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class WindowGrid:
+    """Which batches of an epoch are read at once.
+
+    Args:
+        size: Batches a window, counted from batch 0.
+        tail: The batch from which on all that is left is one window; None where
+            the last windows are like the others.
+    """
+
+    size: int
+    tail: int | None = None
+
+    def end(self, batch: int) -> int:
+        """Return the end of the window that a batch belongs to."""
+        if self.tail is not None and batch >= self.tail:
+            return sys.maxsize
+        end = (batch // self.size + 1) * self.size
+        return end if self.tail is None else min(end, self.tail)
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """The rows of consecutive batches, not read yet.
 
@@ -117,7 +140,7 @@ class Reader:
         transforms: The user's functions.
         stage: For error messages.
         row_bytes: Mean bytes of a row in these columns.
-        window_batches: Batches a window.
+        grid: Which batches make a window.
     """
 
     snapshot: Snapshot
@@ -127,7 +150,7 @@ class Reader:
     transforms: Transforms
     stage: str
     row_bytes: int
-    window_batches: int
+    grid: WindowGrid
 
     def windows(self, start: int, num_batches: int) -> Iterator[tuple[int, int]]:
         """Return the windows (first batch, last batch excluded) from ``start`` on.
@@ -135,9 +158,8 @@ class Reader:
         Their borders lie on a grid that begins at batch 0, so that a resumed
         epoch reads the same windows, the first one cut short.
         """
-        size = self.window_batches
         while start < num_batches:
-            last = min((start // size + 1) * size, num_batches)
+            last = min(self.grid.end(start), num_batches)
             yield start, last
             start = last
 
@@ -146,17 +168,23 @@ class Reader:
         offsets, sizes = self.stream.row_offsets(epoch, first, last)
         return Rows(epoch, first, sizes.tolist(), offsets, *in_order(offsets))
 
-    def read(self, rows: Rows, pool: BufferPool) -> Window:
-        """Read rows as one Arrow batch."""
-        data = read_rows(
+    def read(self, windows: Iterable[Rows], pool: BufferPool) -> Iterator[Window]:
+        """Read windows as Arrow batches.
+
+        Args:
+            windows: What to read.
+            pool: Where the memory of the rows comes from.
+        """
+        ours, theirs = itertools.tee(windows)
+        read = read_windows(
             self.snapshot.open(),
             self.columns,
-            rows.sorted,
-            rows.order,
+            ((rows.sorted, rows.order) for rows in theirs),
             self.row_bytes,
             pool,
         )
-        return Window(data, rows.epoch, rows.first, rows.sizes, rows.row_offsets)
+        for data, rows in zip(read, ours, strict=True):
+            yield Window(data, rows.epoch, rows.first, rows.sizes, rows.row_offsets)
 
     def convert(self, window: Window) -> Window:
         """Convert an Arrow window to the output format, once for all its batches.
@@ -166,13 +194,7 @@ class Reader:
         """
         if self.transforms.arrow_transform is not None:
             return window
-        return Window(
-            self.format.convert(window.data),
-            window.epoch,
-            window.first,
-            window.sizes,
-            window.row_offsets,
-        )
+        return replace(window, data=self.format.convert(window.data))
 
     def batches(self, window: Window) -> Iterator[Any]:
         """Cut a converted window into batches and run the user's functions."""
@@ -221,8 +243,8 @@ def mean_row_bytes(snapshot: Snapshot, columns: Any, schema: pa.Schema) -> int:
     return max(1, int(sample.nbytes) // max(1, len(spread)))
 
 
-def window_batches(stream: Stream, row_bytes: int, *, small: bool) -> int:
-    """Return how many batches to read at once, bounded in bytes.
+def window_grid(stream: Stream, row_bytes: int, *, small: bool) -> WindowGrid:
+    """Return which batches are read at once, bounded in bytes.
 
     Args:
         stream: Which rows come when.
@@ -230,22 +252,25 @@ def window_batches(stream: Stream, row_bytes: int, *, small: bool) -> int:
         small: A worker sends the batches of a window together, and the user's
             functions may have made them much larger than the rows: read fewer.
     """
-    shard = stream.shard
-    rows = -(-shard.num_rows_of_rank // max(1, shard.num_batches))
-    fit = max(1, WINDOW_BYTES // (row_bytes * max(1, rows)))
+    shard, sampler = stream.shard, stream.sampler
+    rows = max(1, -(-shard.num_rows_of_rank // max(1, shard.num_batches)))
+    fit = max(1, WINDOW_BYTES // (row_bytes * rows))
     if small:
-        return min(fit, SMALL_WINDOW_BATCHES)
-    if stream.sampler is None or not stream.sampler.strided:
+        return WindowGrid(min(fit, SMALL_WINDOW_BATCHES))
+    if sampler is None or not sampler.strided:
         # In order: a window that is one piece is handed on as it was read.
-        return max(1, PIECE_BYTES // (row_bytes * max(1, rows)))
-    buffer = getattr(stream.sampler, "buffer_size", None)
+        return WindowGrid(max(1, PIECE_BYTES // (row_bytes * rows)))
+    buffer = getattr(sampler, "buffer_size", None)
     if buffer is None or not isinstance(shard, TrainShard):
-        return fit
-    # A window that straddles two of BlockShuffle's buffers reads blocks of both.
+        return WindowGrid(fit)
+    # A window that straddles two of BlockShuffle's buffers, or cuts one, reads
+    # blocks of which it needs a part.
     period = max(1, buffer // shard.global_batch_size)
-    if fit >= period:
-        return int(fit - fit % period)
-    return max(size for size in range(1, fit + 1) if period % size == 0)
+    if fit < period:
+        return WindowGrid(max(s for s in range(1, fit + 1) if period % s == 0))
+    # The last buffer takes in what does not fill one of its own.
+    tail = max(0, (shard.num_rows // buffer - 1) * period)
+    return WindowGrid(fit - fit % period, tail)
 
 
 def _width(type_: pa.DataType) -> float | None:

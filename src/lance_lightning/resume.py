@@ -1,12 +1,14 @@
-"""Which version of a table to read with a checkpoint: stage against identity."""
+"""What to read with a checkpoint: which version of a table, in which order."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lance_lightning.identity import Identity
+from lance_lightning.samplers import Sampler
 from lance_lightning.snapshot import Snapshot, strip_secrets
 from lance_lightning.sources import Source
 from lance_lightning.types import SourceError, StateError
@@ -108,3 +110,31 @@ def _missing(
             "weights alone"
         )
     return current, f"reading another table than the checkpoint's:{both}"
+
+
+def adopted(
+    sampler: Sampler, saved: Mapping[str, Any], global_batch_size: int
+) -> Sampler:
+    """Return the sampler with the sizes that were left open as in the checkpoint.
+
+    There they were derived from the data. Another global batch is another order
+    anyway, for which they are derived anew.
+
+    Args:
+        sampler: What is configured.
+        saved: The state of a training loader.
+        global_batch_size: Rows in a batch over all ranks.
+    """
+    sizes = saved["sampler"]
+    if (
+        saved["global_batch_size"] != global_batch_size
+        or sizes["sampler"] != type(sampler).__name__
+        or not is_dataclass(sampler)
+    ):
+        return sampler
+    left_open = [
+        each.name for each in fields(sampler) if getattr(sampler, each.name) is None
+    ]
+    return replace(
+        sampler, **{name: sizes[name] for name in left_open if name in sizes}
+    )

@@ -151,10 +151,7 @@ class Snapshot:
         return f"Snapshot({self.describe()})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        options = {
-            key: None if value == os.environ.get(key.upper()) else value
-            for key, value in self.storage_options.items()
-        }
+        options = without_environment(self.storage_options)
         state = (self.uri, self.version, self.branch, options)
         return _restored, (*state, self.identity, self.from_memory)
 
@@ -231,11 +228,24 @@ def _restored(
     identity: Identity,
     from_memory: bool,
 ) -> Snapshot:
-    filled = {
+    filled = from_environment(options)
+    return Snapshot(uri, version, branch, filled, identity, from_memory)
+
+
+def without_environment(options: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return storage options for a pickle: None for what the environment holds."""
+    return {
+        key: None if value == os.environ.get(key.upper()) else value
+        for key, value in options.items()
+    }
+
+
+def from_environment(options: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return storage options with what the environment holds in place of None."""
+    return {
         key: os.environ.get(key.upper()) if value is None else value
         for key, value in options.items()
     }
-    return Snapshot(uri, version, branch, filled, identity, from_memory)
 
 
 # A handle keeps the metadata of a table in memory: a module has a few at a time.

@@ -24,12 +24,14 @@ from lance_lightning.snapshot import (
     check_filter_text,
     checked_out,
     explained,
+    from_environment,
     listed,
     local_path,
     open_at,
     open_newest,
     strip_secrets,
     tagged,
+    without_environment,
 )
 from lance_lightning.types import ConfigError, SourceError, check_int
 
@@ -93,6 +95,13 @@ class _Pinned:
                 shown.append(f"{item.name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As in a snapshot's pickle: a secret of the environment stays there.
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        if self.storage_options:
+            values["storage_options"] = without_environment(self.storage_options)
+        return _restored, (type(self), values)
+
     def _pin(self, uri: str, version: int | None) -> Snapshot:
         if version is not None:
             check_int("version", version, 1)
@@ -107,6 +116,16 @@ class _Pinned:
         snapshot = Snapshot(uri, found.version, branch, options, found)
         snapshot.check_filter(self.filter)
         return snapshot
+
+
+def _restored(kind: type[_Pinned], values: dict[str, Any]) -> _Pinned:
+    source = object.__new__(kind)
+    if values["storage_options"]:
+        options = from_environment(values["storage_options"])
+        values = {**values, "storage_options": options}
+    for name, value in values.items():
+        object.__setattr__(source, name, value)
+    return source
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -402,8 +421,13 @@ def as_source(value: Any) -> Source:
         return LanceSource(os.fspath(value))
     if isinstance(value, Source):
         return value
-    in_memory = isinstance(value, (pa.Table, pa.RecordBatch))
-    hint = "; write ArrowSource(table)" if in_memory else ""
+    hint = ""
+    if isinstance(value, (pa.Table, pa.RecordBatch)):
+        hint = "; write ArrowSource(table)"
+    elif type(value).__name__ == "DataFrame":
+        hint = "; write ArrowSource(pa.Table.from_pandas(df)), or (df.to_arrow())"
+    elif isinstance(value, Mapping):
+        hint = "; a mapping needs a _target_, such as lance_lightning.LanceSource"
     raise ConfigError(
         f"source must be a URI or a source such as LanceSource(uri), got "
         f"{type(value).__name__}{hint}"

@@ -38,6 +38,23 @@ SPECS: dict[str, type[Any]] = {
 }
 
 
+def spec_of(name: str, value: Any, method: str) -> Any:
+    """Return a spec that has what its kind must have.
+
+    Raises:
+        ConfigError: It is of another kind: a string, say, or a dict without a
+            ``_target_``.
+    """
+    if hasattr(value, method) and not isinstance(value, type):
+        return value
+    listed = ", ".join(kind for kind in SPECS if hasattr(SPECS[kind], method))
+    example = next(kind for kind in SPECS if hasattr(SPECS[kind], method))
+    raise ConfigError(
+        f"{name} must be one of {listed}, such as {name}={example}(...), or a mapping "
+        f"with a _target_, got {value!r}"
+    )
+
+
 def to_plain(value: Any) -> Any:
     """Return dicts, lists, strings and numbers that say what ``value`` is.
 

@@ -351,7 +351,7 @@ def _permuted(splits: PermutationSplit, table: _Rows) -> list[Any]:
     rows = rows_of(arrow_of(splits.table))
     if rows.digest() != splits.digest:
         raise SourceError(
-            f"the permutation table {splits.table!r} has changed since it was first "
+            f"the permutation table of {splits!r} has changed since it was first "
             "read, so ranks could read other rows; start again"
         )
     check_base(rows, table.snapshot)

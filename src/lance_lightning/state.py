@@ -2,51 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 from lance_lightning.types import StateError
 
 STATE_VERSION = 1
+RESTORE = (
+    "To go on with the run, restore these settings; to start afresh, load the weights "
+    "alone."
+)
+
+
+class Leader(Protocol):
+    """Who knows better than a loader how many of its batches were processed."""
+
+    def processed(self) -> int:
+        """Return how many batches were processed so far, in all epochs."""
+
+    def epoch_has_ended(self) -> bool:
+        """Return whether the epoch is over, maybe before the loader's last batch."""
 
 
 class EpochClock:
     """Counts the epochs of one training loader and the batches within an epoch.
 
-    The batches are counted by whoever knows: the trainer, which counts those it
-    has processed (a batch that was read ahead, or on which the step raised, does
-    not count), or else this clock itself, which counts those handed out.
-
-    Args:
-        processed: Returns how many batches were processed so far, in all epochs;
-            None counts with `tick`.
+    The batches are counted by whoever knows: a leader, for a trainer, which counts
+    those it has processed (a batch that was read ahead, or on which the step raised,
+    does not count), or else this clock itself, which counts those handed out.
     """
 
-    def __init__(self, processed: Callable[[], int] | None = None) -> None:
+    def __init__(self) -> None:
         self._handed_out = 0
-        self._given = processed
+        self._leader: Leader | None = None
         self._next: tuple[int, int] | None = (0, 0)
         self._epoch = 0
         self._start = 0  # the count at which the epoch began
 
     def __getstate__(self) -> dict[str, Any]:
-        # Who counts (a trainer) stays behind when the clock goes to another process.
-        return {**self.__dict__, "_given": None}
+        # The leader stays behind when the clock goes to another process.
+        return {**self.__dict__, "_leader": None}
 
-    def count_with(self, processed: Callable[[], int] | None) -> None:
-        """Go on counting with another counter, from where the clock stands.
+    def follow(self, leader: Leader | None) -> None:
+        """Count with a leader, or by itself, from where the clock stands.
 
-        With another counter a position in mid-epoch is given up: the next `begin`
+        With another count a position in mid-epoch is given up: the next `begin`
         is the next epoch, as it is for every new iteration.
         """
-        if processed == self._given:
+        if leader is self._leader:
             return
         if self._next is None:
             self._next = (self._epoch + 1, 0)
-        self._given = processed
+        self._leader = leader
+
+    @property
+    def is_led(self) -> bool:
+        """Whether another counts for this clock."""
+        return self._leader is not None
 
     def _processed(self) -> int:
-        return self._handed_out if self._given is None else self._given()
+        return self._handed_out if self._leader is None else self._leader.processed()
 
     def begin(self) -> tuple[int, int]:
         """Begin the next epoch, or go on where a restored state stood.
@@ -73,25 +88,25 @@ class EpochClock:
         """Let the next `begin` be at this epoch and batch."""
         self._next = (epoch, batch)
 
-    def position(self, num_batches: float, finished: bool = False) -> tuple[int, int]:
+    def position(self, num_batches: int) -> tuple[int, int]:
         """Return the epoch and batch at which a resumed run has to go on.
 
         Args:
             num_batches: Batches of an epoch; past the last one the position is
                 the next epoch's first.
-            finished: Whether the epoch has ended before its last batch.
         """
         if self._next is not None:
             return self._next
         batch = self._processed() - self._start
-        if finished or batch >= num_batches:
+        ended = self._leader is not None and self._leader.epoch_has_ended()
+        if ended or batch >= num_batches:
             return self._epoch + 1, 0
         return self._epoch, batch
 
     @property
-    def begun_at(self) -> int | None:
-        """The count at which the current epoch began, None before the first."""
-        return None if self._next is not None else self._start
+    def has_begun(self) -> bool:
+        """Whether an epoch has begun since the clock was set."""
+        return self._next is None
 
 
 def differences(
@@ -110,7 +125,7 @@ def check_same(
     saved: Mapping[str, Any],
     current: Mapping[str, Any],
     names: Iterable[str],
-    remedy: str,
+    remedy: str = RESTORE,
 ) -> None:
     """Raise a `StateError` that prints both sides of every difference."""
     found = differences(saved, current, names)

@@ -1,0 +1,166 @@
+"""What the project promises of its speed, and whether a run shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.cases import BLOCK_SHUFFLE, CASES, PERMUTATION, SCAN, key_of
+from benchmarks.report import Results
+from benchmarks.rounds import ratio
+
+WINDOWS_IN_FLIGHT = 2  # one in use, one being read
+MEMORY_ALLOWANCE = 200  # MB
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A number and the bounds it is to lie in.
+
+    Args:
+        text: What is promised.
+        least: The least it may be, or None.
+        most: The most it may be, or None.
+        found: What a run shows; None where it did not measure that.
+        spread: Least and most over the rounds, where there are several.
+    """
+
+    text: str
+    least: float | None
+    most: float | None
+    found: float | None
+    spread: tuple[float, float] | None = None
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether it holds; None where it was not measured."""
+        if self.found is None:
+            return None
+        above = self.least is None or self.found >= self.least
+        return above and (self.most is None or self.found <= self.most)
+
+
+def promises(results: Results) -> Iterator[Promise]:
+    """Return every promise with what a run shows."""
+
+    def over(
+        text: str, one: str, base: str, least: float | None, most: float | None = None
+    ) -> Promise:
+        found = ratio(results.get(one, []), results.get(base, []))
+        if found is None:
+            return Promise(text, least, most, None)
+        return Promise(text, least, most, found[0], found[1:])
+
+    def narrow(name: str, workers: int = 0) -> str:
+        return key_of("narrow", name, workers)
+
+    block = narrow(BLOCK_SHUFFLE)
+    yield over("BlockShuffle / raw scan", block, narrow(SCAN), 0.9)
+    yield over(
+        "BlockShuffle / Permutation, python",
+        block,
+        narrow(PERMUTATION),
+        20,
+    )
+    yield over(
+        "BlockShuffle / torch in memory, row by row",
+        block,
+        narrow("torch in memory, row by row"),
+        3,
+    )
+    yield _fastest_rival(results, block)
+    yield from _quality(results)
+    take = narrow("Lance, a take per batch")
+    yield over("Shuffle / a take per batch", narrow("Shuffle"), take, 6)
+    yield over(
+        "Shuffle, table of 100 windows / a take per batch",
+        narrow("Shuffle, table of 100 windows"),
+        take,
+        1.8,
+    )
+    yield over("Sequential / raw scan", narrow("Sequential"), narrow(SCAN), 2.5)
+    for workload in ("wide", "text"):
+        yield over(
+            f"BlockShuffle / raw scan, {workload}",
+            key_of(workload, BLOCK_SHUFFLE),
+            key_of(workload, SCAN),
+            1.0,
+        )
+    for threads, least in (("one thread", 0.9), ("default threads", 0.78)):
+        name = f"fit, {threads}: "
+        yield over(
+            f"Trainer.fit / a constant batch, {threads}",
+            f"{name}our loader",
+            f"{name}constant batch",
+            least,
+        )
+    yield over(
+        "BlockShuffle, 2 workers / in-process", narrow(BLOCK_SHUFFLE, 2), block, 0.8
+    )
+    yield over(
+        "first batch, 2 workers / a bare worker",
+        "first batch: ours, 2 workers",
+        "first batch: bare workers, 1",
+        None,
+        1.7,
+    )
+    for key, one in results.items():
+        if key.startswith("memory") and "value" in one[0]:
+            yield from _memory(key, one[0])
+
+
+def _fastest_rival(results: Results, block: str) -> Promise:
+    text = "BlockShuffle / the fastest rival that shuffles"
+    found: list[tuple[float, float, float, str]] = []
+    for case in CASES:
+        for workers in case.workers:
+            one = results.get(key_of("narrow", case.name, workers), [])
+            over = ratio(results.get(block, []), one)
+            if case.kind == "rival" and case.shuffles and over:
+                found.append((*over, case.name))
+    if not found:
+        return Promise(text, 1, None, None)
+    middle, least, most, name = min(found)
+    return Promise(f"{text} ({name})", 1, None, middle, (least, most))
+
+
+def _quality(results: Results) -> Iterator[Promise]:
+    one = results.get(f"quality: {BLOCK_SHUFFLE}", [{}])[0]
+    lags = one.get("lags")
+    most = max(abs(lag) for lag in lags[:8]) if lags else None
+    yield Promise("spread of batch means, sorted column", 0.9, 1.1, one.get("value"))
+    yield Promise("autocorrelation of batch means, lags 1-8", None, 0.15, most)
+
+
+def _memory(key: str, one: dict[str, Any]) -> Iterator[Promise]:
+    bound = WINDOWS_IN_FLIGHT * one["window"] + MEMORY_ALLOWANCE
+    yield Promise(f"{key}: peak, MB", None, round(bound), round(one["value"]))
+    after = one["epochs"]
+    if len(after) > 3:
+        # The allocator settles in the first epochs.
+        growth = max(after[-3:]) - max(after[:3])
+        yield Promise(
+            f"{key}: growth from epochs 1-3 to the last 3, MB", None, 50, growth
+        )
+
+
+def promise_table(results: Results) -> str:
+    """Return the Markdown table of all promises."""
+    lines = ["| promise | bound | found | least - most | |", "|---|---|---:|---:|---|"]
+    for each in promises(results):
+        bounds = [] if each.least is None else [f"at least {each.least:g}"]
+        bounds += [] if each.most is None else [f"at most {each.most:g}"]
+        found = "" if each.found is None else f"{each.found:.3g}"
+        spread = (
+            ""
+            if each.spread is None
+            else f"{each.spread[0]:.3g} - {each.spread[1]:.3g}"
+        )
+        said = {True: "holds", False: "**does not hold**", None: "not measured"}[
+            each.holds
+        ]
+        lines.append(
+            f"| {each.text} | {', '.join(bounds)} | {found} | {spread} | {said} |"
+        )
+    return "\n".join(lines)
