@@ -341,3 +341,24 @@ def test_workers_end_with_their_loader_even_in_a_cycle(table):
         del data, loader, iterator
         gc.collect()
         assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("num_workers", WORKERS)
+def test_lists_of_unequal_length_come_as_asked_for(tmp_path, num_workers):
+    lists = [list(range(i % 5)) for i in range(40)]
+    uri = str(tmp_path / "t.lance")
+    lance.write_dataset(pa.table({"id": np.arange(40), "tokens": lists}), uri)
+    options = {"batch_size": 8, "num_workers": num_workers}
+    found = {}
+    for batch in LanceDataModule(uri, **options).train_dataloader():
+        for i, row, length in zip(*batch.values(), strict=True):
+            found[int(i)] = row[: int(length)].tolist()
+            assert not row[int(length) :].any()
+    assert [found[i] for i in range(40)] == lists
+    data = LanceDataModule(uri, ragged={"tokens": "values_offsets"}, **options)
+    found = {}
+    for batch in data.train_dataloader():
+        bounds = batch["tokens_offsets"].tolist()
+        for at, i in enumerate(batch["id"].tolist()):
+            found[i] = batch["tokens"][bounds[at] : bounds[at + 1]].tolist()
+    assert [found[i] for i in range(40)] == lists

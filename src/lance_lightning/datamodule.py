@@ -100,6 +100,10 @@ class LanceDataModule(LightningDataModule):
             with a loader of its own) that serves it.
         nulls: ``"error"``, ``"mask"`` or ``{"fill": value}``, for all columns or
             as a mapping by column.
+        ragged: What ``torch`` and ``numpy`` make of lists of unequal length, one for
+            all or a mapping by column: ``"pad"``, zeros to the batch's longest and
+            ``NAME_lengths``; ``"values_offsets"``, all numbers end to end and
+            ``NAME_offsets``; ``"list"``, one tensor a row.
         dtype: One dtype for ``torch_row`` and ``torch_col``, such as
             ``"float32"``, for columns of several.
         arrow_transform: Takes and returns a ``pyarrow.RecordBatch``, before it is
@@ -132,6 +136,7 @@ class LanceDataModule(LightningDataModule):
         cache_dir: str | os.PathLike[str] | None = None,
         stage_splits: Mapping[str, str | Sequence[str]] | None = None,
         nulls: Any = "error",
+        ragged: Any = "pad",
         dtype: str | None = None,
         arrow_transform: Any = None,
         transform: Any = None,
@@ -164,7 +169,10 @@ class LanceDataModule(LightningDataModule):
         self.columns = columns_of(given["columns"])
         self.output_format = given["output_format"]
         self._format = Format(
-            given["output_format"], nulls=given["nulls"], dtype=given["dtype"]
+            given["output_format"],
+            nulls=given["nulls"],
+            ragged=given["ragged"],
+            dtype=given["dtype"],
         )
         self._take_batch_sizes(given)
         self.drop_last = flag("drop_last", given["drop_last"])
