@@ -11,10 +11,7 @@ import functools
 import hashlib
 import json
 import logging
-import math
 import shutil
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from tqdm import tqdm
 
 from lance_lightning._builder import (
     assign,
@@ -75,7 +73,7 @@ _SPECS = (
 )
 _OFFSET = "_rowoffset"  # Lance's own name for a row's place in the scan
 _META = "meta.json"
-_PATIENCE = 5.0  # seconds of building before a line says so; the child needs two
+_PATIENCE = 5.0  # seconds of building before a bar says so; the child needs two
 _log = logging.getLogger(__name__)
 
 
@@ -99,7 +97,7 @@ def build_plans(
         snapshot: The table, pinned.
         filter: A SQL expression that rows must pass, or None.
         cache: The cache folder.
-        progress: Say on stderr when it takes longer than a few seconds.
+        progress: Show a bar on stderr when it takes longer than a few seconds.
 
     Raises:
         ConfigError: The splits do not fit the table, or LanceDB's builder failed.
@@ -133,10 +131,14 @@ def _build(
     snapshot: Snapshot,
     progress: bool,
 ) -> None:
-    table = _Rows(snapshot, what["filter"], _Notice(snapshot.num_rows, progress))
     scratch = folder / "scratch"
     scratch.mkdir()
-    offsets = _offsets_of_splits(splits, table, scratch)
+    bar = _Progress(snapshot.num_rows, progress)
+    try:
+        table = _Rows(snapshot, what["filter"], bar)
+        offsets = _offsets_of_splits(splits, table, scratch)
+    finally:
+        bar.close()
     shutil.rmtree(scratch)
     plans = [
         save_offsets(folder / f"{index}.npy", name, rows)
@@ -172,22 +174,27 @@ def _read_plans(folder: Path) -> dict[str, Plan]:
     return plans
 
 
-class _Notice:
-    """One line on stderr, once the work has taken longer than a user expects."""
+class _Progress:
+    """A bar on stderr, once the work has taken longer than a user expects."""
 
     def __init__(self, num_rows: int, wanted: bool) -> None:
-        self.num_rows = num_rows
-        self.due = time.monotonic() + _PATIENCE if wanted else math.inf
+        self._bar = tqdm(
+            desc="lance_lightning: building the splits, once",
+            total=num_rows,
+            unit=" rows",
+            delay=_PATIENCE,
+            miniters=0,  # its clock goes on where no row is counted
+            disable=not wanted,
+            leave=False,
+        )
 
-    def tick(self) -> None:
-        """Say that it goes on, unless it is too early or was said."""
-        if time.monotonic() >= self.due:
-            self.due = math.inf
-            sys.stderr.write(
-                f"lance_lightning: building the splits of {self.num_rows:,} rows, "
-                "once; they are kept in the cache folder\n"
-            )
-            sys.stderr.flush()
+    def tick(self, rows: int = 0) -> None:
+        """Show that it goes on, by so many rows."""
+        self._bar.update(rows)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
 
 
 # -- rows of the table ---------------------------------------------------------
@@ -199,7 +206,7 @@ class _Rows:
 
     snapshot: Snapshot
     filter: str | None
-    notice: _Notice
+    progress: _Progress
 
     def batches(self, columns: Any) -> Iterator[Any]:
         """Yield record batches of the columns, then the row offset."""
@@ -208,7 +215,7 @@ class _Rows:
             columns=wanted, filter=self.filter, scan_in_order=True
         )
         for batch in scanner.to_batches():
-            self.notice.tick()
+            self.progress.tick(batch.num_rows)
             yield batch
 
     def offsets(self) -> Any:
@@ -239,7 +246,7 @@ def _offsets_of_splits(splits: Any, table: _Rows, scratch: Path) -> list[Any]:
         write_blank_stand_in(scratch, len(kept))
     if len(kept) == 0:
         return [kept] * len(splits.split_names)
-    assigned = _assigned(splits, len(kept), scratch, table.notice)
+    assigned = _assigned(splits, len(kept), scratch, table.progress)
     return [
         np.sort(kept[assigned == index]) for index in range(len(splits.split_names))
     ]
@@ -327,12 +334,12 @@ def _lowest(scratch: Path) -> int | None:
 # -- LanceDB's builder ---------------------------------------------------------
 
 
-def _assigned(splits: Any, num_rows: int, scratch: Path, notice: _Notice) -> Any:
+def _assigned(splits: Any, num_rows: int, scratch: Path, progress: _Progress) -> Any:
     """Return the index of each row's split, as LanceDB's builder has it."""
     request = builder_request(splits)
     count = len(splits.split_names)
     try:
-        return assign(scratch, request, num_rows, count, notice.tick)
+        return assign(scratch, request, num_rows, count, progress.tick)
     except RuntimeError as error:
         hint = ""
         if request.get("clump_size"):
