@@ -136,7 +136,9 @@ class Runs:
         """Fit a new model with a new data module and trainer, and return the model."""
         model = model or self.model()
         data = self.data(**(module or {}))
-        self.trainer_of(callbacks, **trainer).fit(model, datamodule=data, ckpt_path=ckpt)
+        self.trainer_of(callbacks, **trainer).fit(
+            model, datamodule=data, ckpt_path=ckpt
+        )
         return model
 
     def rows(self, ckpt=None, callbacks=(), module=None, model=None, **trainer):

@@ -86,7 +86,9 @@ QUICK = {
 }
 SLOW = {
     "accumulate 4, steps": Case(None, 5, {"accumulate_grad_batches": 4}),
-    "accumulate, validate twice": Case(3, None, ACCUMULATE | {"val_check_interval": 0.5}),
+    "accumulate, validate twice": Case(
+        3, None, ACCUMULATE | {"val_check_interval": 0.5}
+    ),
     "accumulate, validate every 4, steps": Case(
         None, 5, ACCUMULATE | {"val_check_interval": 4}
     ),
@@ -190,7 +192,10 @@ def test_a_run_goes_on_under_the_other_limit(runs, tmp_path):
             rows = runs.rows(saved.path, **resume)
             # Stopped by max_steps in mid-epoch, and resumed without: Lightning has
             # left the epoch and begins the next one.
-            left = saved.done == 14 and saved.hook in ("on_train_epoch_end", "on_train_end")
+            left = saved.done == 14 and saved.hook in (
+                "on_train_epoch_end",
+                "on_train_end",
+            )
             done = 18 if left else saved.done
             assert rows
             assert rows == unbroken[done:][: len(rows)], str(saved)
@@ -249,7 +254,9 @@ def test_checkpoints_of_lightnings_own_callback_go_on(runs, tmp_path):
     ):
         saver = ModelCheckpoint(tmp_path / name, **options, **when)
         runs.fit(callbacks=[saver], **SAVING, max_epochs=3)
-        found = sorted((tmp_path / name).glob("*.ckpt"), key=lambda path: int(path.stem))
+        found = sorted(
+            (tmp_path / name).glob("*.ckpt"), key=lambda path: int(path.stem)
+        )
         assert [int(path.stem) for path in found] == done
         for path in found:
             again = ModelCheckpoint(tmp_path / f"{name} {path.stem}", **options, **when)
@@ -320,7 +327,9 @@ def test_the_end_of_an_epoch_goes_on_with_other_steps(
     runs, tmp_path, limit, module, trainer, steps
 ):
     limits = QUICK[limit].limits(more=False)
-    saver = SaveFrom(tmp_path, ("on_train_epoch_end", "on_validation_end"), done={6, 12})
+    saver = SaveFrom(
+        tmp_path, ("on_train_epoch_end", "on_validation_end"), done={6, 12}
+    )
     runs.fit(callbacks=[saver], **limits)
     unbroken = runs.rows(module=module, max_epochs=9, **trainer)
     assert len(unbroken) == 9 * steps

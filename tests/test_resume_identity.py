@@ -7,7 +7,6 @@ import shutil
 from datetime import timedelta
 
 import lance
-import lightning as L
 import pyarrow as pa
 import pytest
 import torch
@@ -16,6 +15,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from resuming import SPLITS, Resumable, Runs, SaveFrom
 
 from lance_lightning import (
+    AllRows,
     ArrowSource,
     BlockShuffle,
     LanceDataModule,
@@ -23,7 +23,6 @@ from lance_lightning import (
     LanceSource,
     RandomSplit,
     SeparateSources,
-    Sequential,
     Shuffle,
     StateError,
 )
@@ -32,7 +31,13 @@ from lance_lightning.resume import saved_source
 from lance_lightning.snapshot import Snapshot
 
 ROWS = 37
-DONE = 8  # batches before the checkpoint: two of the second epoch
+STEPS = 10  # of an epoch
+DONE = 12  # batches before the checkpoint: two of the second epoch
+# One split that serves every stage: nothing has to be built.
+EVERYWHERE = {
+    "splits": AllRows("all"),
+    "stage_splits": dict.fromkeys(["train", "val", "test", "predict"], "all"),
+}
 
 
 def append(uri):
@@ -72,9 +77,13 @@ CHANGES = [append, delete, update, compact, overwrite]
 LOSSES = [clean_up, write_anew]
 
 
+def runs_on(folder, source) -> Runs:
+    return Runs(folder, source, dict(EVERYWHERE))
+
+
 @pytest.fixture
 def runs(tmp_path) -> Runs:
-    return Runs(tmp_path, write_table(tmp_path / "t.lance", ROWS, rows_per_file=10))
+    return runs_on(tmp_path, write_table(tmp_path / "t.lance", ROWS, rows_per_file=10))
 
 
 @pytest.fixture
@@ -91,7 +100,7 @@ def said(caplog):
 def broken_off(runs: Runs, **module):
     """Return the path of a checkpoint in mid-epoch, and all rows up to the end."""
     saver = SaveFrom(runs.folder, ("on_train_batch_end",), done={DONE})
-    rows = runs.rows(callbacks=[saver], module=module, max_epochs=3)
+    rows = runs.rows(callbacks=[saver], module=module, max_epochs=2)
     return saver.saved[0].path, rows
 
 
@@ -102,14 +111,24 @@ def broken_off(runs: Runs, **module):
 def test_fit_goes_on_with_the_same_rows_of_a_changed_table(runs, change):
     ckpt, rows = broken_off(runs)
     change(runs.uri)
-    assert runs.rows(ckpt, max_epochs=3) == rows[DONE:]
+    assert runs.rows(ckpt, max_epochs=2) == rows[DONE:]
 
 
 def test_fit_goes_on_from_the_end_of_an_epoch_of_a_changed_table(runs):
     saver = SaveFrom(runs.folder, ("on_train_epoch_end",))
-    rows = runs.rows(callbacks=[saver], max_epochs=3)
+    rows = runs.rows(callbacks=[saver], max_epochs=2)
     delete(runs.uri)
-    assert runs.rows(saver.saved[0].path, max_epochs=3) == rows[6:]
+    assert runs.rows(saver.saved[0].path, max_epochs=2) == rows[STEPS:]
+
+
+def test_the_splits_of_a_changed_table_stay(runs):
+    runs.module = {"splits": SPLITS}
+    saver = SaveFrom(runs.folder, ("on_train_batch_end",), done={8})
+    unbroken = runs.fit(callbacks=[saver], max_epochs=2)
+    append(runs.uri)
+    resumed = runs.fit(saver.saved[0].path, max_epochs=2)
+    assert resumed.seen["train"] == unbroken.seen["train"][8:]
+    assert resumed.validations == unbroken.validations[1:]
 
 
 @pytest.mark.parametrize("carry", [shutil.move, shutil.copytree])
@@ -118,7 +137,7 @@ def test_fit_goes_on_at_another_uri_and_says_so(runs, tmp_path, said, carry):
     other = str(tmp_path / "scratch.lance")
     carry(runs.uri, other)
     append(other)
-    assert Runs(tmp_path, other).rows(ckpt, max_epochs=3) == rows[DONE:]
+    assert runs_on(tmp_path, other).rows(ckpt, max_epochs=2) == rows[DONE:]
     (line,) = [line for line in said() if "another URI" in line]
     assert runs.uri in line
     assert other in line
@@ -129,7 +148,7 @@ def test_fit_stops_where_the_rows_are_gone(runs, loss):
     ckpt, _ = broken_off(runs)
     loss(runs.uri)
     with pytest.raises(StateError) as caught:
-        runs.fit(ckpt, max_epochs=3)
+        runs.fit(ckpt, max_epochs=2)
     message = str(caught.value)
     assert f"in the checkpoint: {runs.uri}, version 1" in message
     assert f"configured: {runs.uri}, version" in message
@@ -144,14 +163,14 @@ def test_a_tag_keeps_the_rows_of_a_checkpoint(runs):
     lance.dataset(runs.uri).cleanup_old_versions(
         timedelta(0), error_if_tagged_old_versions=False
     )
-    assert runs.rows(ckpt, max_epochs=3) == rows[DONE:]
+    assert runs.rows(ckpt, max_epochs=2) == rows[DONE:]
 
 
 def test_fit_stops_at_another_table(runs, tmp_path):
     ckpt, _ = broken_off(runs)
     other = write_table(tmp_path / "other.lance", ROWS, rows_per_file=10)
     with pytest.raises(StateError, match="was trained on another table") as caught:
-        Runs(tmp_path, other).fit(ckpt, max_epochs=3)
+        runs_on(tmp_path, other).fit(ckpt, max_epochs=2)
     assert runs.uri in str(caught.value)
     assert other in str(caught.value)
 
@@ -163,14 +182,14 @@ def test_fit_stops_where_another_version_is_asked_for(runs, named):
     lance.dataset(runs.uri).tags.create("two", 2)
     runs.uri = LanceSource(runs.uri, **named)
     with pytest.raises(StateError, match="version=1"):
-        runs.fit(ckpt, max_epochs=3)
+        runs.fit(ckpt, max_epochs=2)
 
 
 def test_fit_goes_on_where_its_own_version_is_asked_for(runs):
     ckpt, rows = broken_off(runs)
     append(runs.uri)
     runs.uri = LanceSource(runs.uri, version=1)
-    assert runs.rows(ckpt, max_epochs=3) == rows[DONE:]
+    assert runs.rows(ckpt, max_epochs=2) == rows[DONE:]
 
 
 def test_fit_goes_on_with_a_branch(runs):
@@ -180,46 +199,46 @@ def test_fit_goes_on_with_a_branch(runs):
     runs.uri = LanceSource(runs.uri, branch="mine")
     ckpt, rows = broken_off(runs)
     lance.dataset(runs.uri.uri).checkout_version(("mine", None)).delete("id = 6")
-    assert runs.rows(ckpt, max_epochs=3) == rows[DONE:]
+    assert runs.rows(ckpt, max_epochs=2) == rows[DONE:]
 
 
 def test_fit_goes_on_with_a_lancedb_table(tmp_path):
     import lancedb
 
     table = lancedb.connect(tmp_path / "db").create_table("digits", make_table(ROWS))
-    runs = Runs(tmp_path, LanceDBSource(str(tmp_path / "db"), "digits"))
+    runs = runs_on(tmp_path, LanceDBSource(str(tmp_path / "db"), "digits"))
     ckpt, rows = broken_off(runs)
     table.add(make_table(9, start=100))
     table.delete("id = 3")
-    assert runs.rows(ckpt, max_epochs=3) == rows[DONE:]
+    assert runs.rows(ckpt, max_epochs=2) == rows[DONE:]
 
 
 def test_fit_goes_on_with_a_table_in_memory_of_the_same_content(tmp_path):
-    ckpt, rows = broken_off(Runs(tmp_path, ArrowSource(make_table(ROWS))))
+    ckpt, rows = broken_off(runs_on(tmp_path, ArrowSource(make_table(ROWS))))
     half = make_table(ROWS).slice(0, 20), make_table(ROWS).slice(20)
-    same = Runs(tmp_path, ArrowSource(pa.concat_tables(half)))
-    assert same.rows(ckpt, max_epochs=3) == rows[DONE:]
-    other = Runs(tmp_path, ArrowSource(make_table(ROWS, start=1)))
+    same = runs_on(tmp_path, ArrowSource(pa.concat_tables(half)))
+    assert same.rows(ckpt, max_epochs=2) == rows[DONE:]
+    other = runs_on(tmp_path, ArrowSource(make_table(ROWS, start=1)))
     with pytest.raises(StateError, match="another table"):
-        other.fit(ckpt, max_epochs=3)
+        other.fit(ckpt, max_epochs=2)
 
 
 def test_each_of_several_sources_goes_on_at_its_version(tmp_path):
     uris = [write_table(tmp_path / f"{name}.lance", 23) for name in ("train", "val")]
     sources = SeparateSources(train=uris[0], val=uris[1])
-    runs = Runs(tmp_path, sources)
-    from lance_lightning import AllRows
-
-    whole = {"splits": AllRows("train")}
-    ckpt, rows = broken_off(runs, **whole)
+    runs = runs_on(tmp_path, sources)
+    runs.module = {"splits": AllRows("train")}
+    saver = SaveFrom(runs.folder, ("on_train_batch_end",), done={8})
+    rows = runs.rows(callbacks=[saver], max_epochs=2)
+    ckpt = saver.saved[0].path
     for uri in uris:
         append(uri)
-    resumed = runs.fit(ckpt, module=whole, max_epochs=3)
-    assert resumed.seen["train"] == rows[DONE:]
+    resumed = runs.fit(ckpt, max_epochs=2)
+    assert resumed.seen["train"] == rows[8:]
     assert sorted(flat(resumed.validations[0])) == list(range(23))
-    fewer = Runs(tmp_path, SeparateSources(train=uris[0]))
-    with pytest.raises(StateError, match=r"\['train', 'val'\].*\['train'\]"):
-        fewer.fit(ckpt, module=whole, max_epochs=3)
+    runs.uri = SeparateSources(train=uris[0], test=uris[1])
+    with pytest.raises(StateError, match=r"\['train', 'val'\].*\['test', 'train'\]"):
+        runs.fit(ckpt, max_epochs=2)
 
 
 # -- what else must be the same --------------------------------------------------------
@@ -229,10 +248,10 @@ def test_each_of_several_sources_goes_on_at_its_version(tmp_path):
     ("name", "module", "here"),
     [
         ("seed", {"seed": 1}, "1"),
-        ("splits", {"splits": RandomSplit(counts={"train": 23, "val": 14}, seed=2)}, "2"),
+        ("splits", {"splits": RandomSplit({"all": 1.0})}, "'RandomSplit'"),
         ("filter", {"filter": "id >= 0"}, "'id >= 0'"),
         ("sampler", {"sampler": Shuffle()}, "'Shuffle'"),
-        ("sampler", {"sampler": BlockShuffle(2, 16)}, "'block_size': 2"),
+        ("sampler", {"sampler": BlockShuffle(2, 16)}, "'block_size': 2,"),
     ],
 )
 @pytest.mark.parametrize("hook", ["on_train_batch_end", "on_train_epoch_end"])
@@ -242,9 +261,11 @@ def test_fit_stops_where_the_order_would_be_another(runs, name, module, here, ho
     module = dict(module)
     uri = LanceSource(runs.uri, filter=module.pop("filter", None))
     with pytest.raises(StateError) as caught:
-        Runs(runs.folder, uri).fit(saver.saved[0].path, module=module, max_epochs=3)
+        runs_on(runs.folder, uri).fit(saver.saved[0].path, module=module, max_epochs=2)
     (line,) = [
-        line for line in str(caught.value).splitlines() if line.startswith(f"  {name}: ")
+        line
+        for line in str(caught.value).splitlines()
+        if line.startswith(f"  {name}: ")
     ]
     there, _, configured = line.partition(" in the checkpoint, ")
     assert here in configured
@@ -253,24 +274,27 @@ def test_fit_stops_where_the_order_would_be_another(runs, name, module, here, ho
 
 
 def test_fit_stops_where_training_has_other_splits(runs):
-    both = RandomSplit(counts={"a": 20, "b": 10, "c": 7})
-    ckpt, _ = broken_off(runs, splits=both, stage_splits={"train": "a"})
+    both = RandomSplit(counts={"a": 20, "b": 10, "val": 7})
+    runs.module = {"splits": both, "stage_splits": {"train": "a"}}
+    ckpt, _ = broken_off(runs)
     module = {"splits": both, "stage_splits": {"train": "b"}}
     with pytest.raises(StateError, match="split: 'a' in the checkpoint, 'b' here"):
-        runs.fit(ckpt, module=module, max_epochs=3)
+        runs.fit(ckpt, module=module, max_epochs=2)
     module["stage_splits"] = {"train": ["a", "b"]}
-    with pytest.raises(StateError, match=r"1 loader.*\['a'\].*there are 2"):
-        runs.fit(ckpt, module=module, max_epochs=3)
+    with pytest.raises(StateError, match=r"with 1 loaders, .*\['a'\].*there are 2"):
+        runs.fit(ckpt, module=module, max_epochs=2)
 
 
 def test_sizes_that_were_left_open_are_the_checkpoints(runs):
     open_ = BlockShuffle(buffer_size=16)
     fixed = BlockShuffle(block_size=2, buffer_size=16)
-    rows = runs.rows(module={"sampler": fixed}, max_epochs=3)
-    assert rows != runs.rows(module={"sampler": open_}, max_epochs=3)
+    rows = runs.rows(module={"sampler": fixed}, max_epochs=2)
+    assert rows != runs.rows(module={"sampler": open_}, max_epochs=2)
     ckpt, _ = broken_off(runs, sampler=fixed)
-    assert runs.rows(ckpt, module={"sampler": open_}, max_epochs=3) == rows[DONE:]
-    assert runs.rows(ckpt, module={"sampler": BlockShuffle()}, max_epochs=3) == rows[DONE:]
+    assert runs.rows(ckpt, module={"sampler": open_}, max_epochs=2) == rows[DONE:]
+    assert (
+        runs.rows(ckpt, module={"sampler": BlockShuffle()}, max_epochs=2) == rows[DONE:]
+    )
 
 
 def test_other_columns_do_not_change_the_order(runs):
@@ -279,22 +303,22 @@ def test_other_columns_do_not_change_the_order(runs):
     narrow = {"columns": ["id", "vector"], "sampler": sampler}
     wide = {"columns": ["id", "vector", "name", "label"], "sampler": sampler}
     ckpt, rows = broken_off(runs, **narrow)
-    assert runs.rows(ckpt, module=wide, max_epochs=3) == rows[DONE:]
+    assert runs.rows(ckpt, module=wide, max_epochs=2) == rows[DONE:]
 
 
 # -- validate, test, predict -----------------------------------------------------------
 
 STAGES = {"validate": "val", "test": "test", "predict": "predict"}
-SERVED = {"stage_splits": {"test": "val", "predict": "val"}}
 
 
 def evaluated(runs: Runs, stage: str, ckpt=None) -> list[int]:
     """Run a stage with a new data module and return the ids it saw."""
     model = Resumable()
-    options = {"return_predictions": False} if stage == "predict" else {"verbose": False}
-    runs.trainer_of().__getattribute__(stage)(
-        model, datamodule=runs.data(**SERVED), ckpt_path=ckpt, **options
+    options = (
+        {"return_predictions": False} if stage == "predict" else {"verbose": False}
     )
+    run = getattr(runs.trainer_of(), stage)
+    run(model, datamodule=runs.data(), ckpt_path=ckpt, **options)
     seen = model.validations[0] if stage == "validate" else model.seen[STAGES[stage]]
     return flat(seen)
 
@@ -320,7 +344,7 @@ def test_evaluation_stops_where_the_rows_are_gone(runs, stage, loss):
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_evaluation_on_another_table_says_so(runs, tmp_path, said, stage):
     ckpt, _ = broken_off(runs)
-    other = Runs(tmp_path, write_table(tmp_path / "other.lance", ROWS + 1))
+    other = runs_on(tmp_path, write_table(tmp_path / "other.lance", ROWS + 1))
     before = evaluated(other, stage)
     assert evaluated(other, stage, ckpt) == before
     (line,) = [line for line in said() if "another table than" in line]
@@ -355,7 +379,7 @@ def test_prediction_on_what_was_trained_on_says_nothing(runs, said):
 
 def test_prediction_on_another_table_says_so(runs, tmp_path, said):
     ckpt, _ = broken_off(runs)
-    other = Runs(tmp_path, write_table(tmp_path / "other.lance", ROWS + 1))
+    other = runs_on(tmp_path, write_table(tmp_path / "other.lance", ROWS + 1))
     assert evaluated(other, "predict", ckpt) == evaluated(other, "predict")
     assert len([line for line in said() if "other rows than those" in line]) == 1
 
@@ -367,12 +391,12 @@ def test_a_module_from_a_checkpoint_reads_its_version(runs):
     assert data.snapshot().version == 1
     ids = flat(batch["id"].tolist() for batch in data.val_dataloader())
     assert ids == flat(batch["id"].tolist() for batch in data.val_dataloader())
-    assert len(ids) == 14
+    assert ids == list(range(ROWS))
     assert runs.data().snapshot().version == 2
 
 
 def test_a_version_once_pinned_stays(runs):
-    data, model = runs.data(**SERVED), Resumable()
+    data, model = runs.data(), Resumable()
     trainer = runs.trainer_of(max_epochs=1)
     trainer.fit(model, datamodule=data)
     append(runs.uri)
@@ -399,11 +423,11 @@ class Planning(Resumable):
 
 def test_fit_goes_on_where_loaders_come_before_the_state(runs):
     runs.model = Planning
-    unbroken = runs.rows(max_epochs=3)
-    for hook, done in (("on_train_batch_end", 8), ("on_train_epoch_end", 6)):
+    unbroken = runs.rows(max_epochs=2)
+    for hook, done in (("on_train_batch_end", DONE), ("on_train_epoch_end", STEPS)):
         saver = SaveFrom(runs.folder, (hook,), done={done})
         runs.fit(callbacks=[saver], max_epochs=2)
-        rows = runs.rows(saver.saved[0].path, strategy=Late("cpu"), max_epochs=3)
+        rows = runs.rows(saver.saved[0].path, strategy=Late("cpu"), max_epochs=2)
         assert rows == unbroken[done:]
 
 
@@ -411,18 +435,20 @@ def test_loaders_that_come_before_the_state_ask_for_its_version(runs):
     runs.model = Planning
     ckpt, rows = broken_off(runs)
     append(runs.uri)
-    assert runs.rows(ckpt, max_epochs=3) == rows[DONE:]  # restored before
+    assert runs.rows(ckpt, max_epochs=2) == rows[DONE:]  # restored before
     with pytest.raises(StateError, match="set version=1"):
-        runs.fit(ckpt, strategy=Late("cpu"), max_epochs=3)
+        runs.fit(ckpt, strategy=Late("cpu"), max_epochs=2)
     runs.uri = LanceSource(runs.uri, version=1)
-    assert runs.rows(ckpt, strategy=Late("cpu"), max_epochs=3) == rows[DONE:]
+    assert runs.rows(ckpt, strategy=Late("cpu"), max_epochs=2) == rows[DONE:]
 
 
 # -- secrets ---------------------------------------------------------------------------
 
 
 def test_a_checkpoint_holds_no_secret(runs):
-    runs.uri = LanceSource(runs.uri, storage_options={"aws_secret_access_key": "hunter2"})
+    runs.uri = LanceSource(
+        runs.uri, storage_options={"aws_secret_access_key": "hunter2"}
+    )
     ckpt, _ = broken_off(runs)
     assert b"hunter2" not in ckpt.read_bytes()
     assert "hunter2" not in str(torch.load(ckpt, weights_only=True))
