@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from types import FrameType, MethodType
@@ -479,7 +479,9 @@ class LanceDataModule(LightningDataModule):
             num_workers=self.num_workers,
             dataloader_kwargs=self._kwargs,
             clock=self._progress.clock(at) if train else None,
-            check_start=partial(self._check_start, at) if train else None,
+            check_start=partial(
+                self._check_start, reader.stream.shard.world, at if train else None
+            ),
         )
         if stage == "predict":
             loader.batch_sampler = PredictedRows(loader)
@@ -593,6 +595,7 @@ class LanceDataModule(LightningDataModule):
         trainer: Any = self.trainer
         stage = "validate" if trainer is None else str(trainer.state.fn.value)
         if stage == "fit":
+            self._check_sources(state_dict["sources"])
             check_same(state_dict, self._configuration(), ("seed", "splits", "filter"))
         self._repin(state_dict["sources"], stage)
         if stage == "fit":
@@ -607,24 +610,26 @@ class LanceDataModule(LightningDataModule):
     def _training_states(self, state: Mapping[str, Any]) -> list[dict[str, Any]]:
         saved, here = list(state["train"]), list(self._stage_splits["train"])
         if saved and len(saved) != len(here):
-            there = [each["split"] for each in saved]
             raise StateError(
-                f"the checkpoint was trained with {len(saved)} loaders, of the splits "
-                f"{there}, and here there are {len(here)}, of {here}: restore "
-                "stage_splits; to start afresh, load the weights alone"
+                "the checkpoint was trained on the splits "
+                f"{[each['split'] for each in saved]}, a loader each, and here "
+                f"training has {here}: restore stage_splits; to start afresh, load "
+                "the weights alone"
             )
         return saved
+
+    def _check_sources(self, saved: Mapping[str, Any]) -> None:
+        if set(saved) != set(self._sources):
+            raise StateError(
+                f"the checkpoint was trained on {_listed(saved)}, configured is "
+                f"{_listed(self._sources)}: configure the same; to start afresh, load "
+                "the weights alone"
+            )
 
     def _repin(self, saved: Mapping[str, Any], stage: str) -> None:
         self._pin()
         if set(saved) != set(self._snapshots):
-            if stage != "fit":
-                return
-            raise StateError(
-                f"the checkpoint was trained on the sources {sorted(saved)}, "
-                f"configured are {sorted(self._snapshots)}: configure the same ones; "
-                "to start afresh, load the weights alone"
-            )
+            return
         found = {}
         for name, source in self._sources.items():
             found[name], note = repinned(
@@ -645,12 +650,29 @@ class LanceDataModule(LightningDataModule):
         self._snapshots = found
         self._plans.clear()
 
-    def _check_start(self, at: int) -> bool:
-        """Hold a restored position against the loader that is to begin there.
+    def _check_start(self, world: World, at: int | None) -> bool:
+        """Hold a loader that is to begin against the world, and a restored position.
+
+        Args:
+            world: What the loader was made for.
+            at: The number of the training loader; None for evaluation.
 
         Returns:
             Whether it may begin.
+
+        Raises:
+            ConfigError: ``torch.distributed`` was set up, or ended, since the loader
+                was made: it would read another replica's rows.
         """
+        if self.trainer is None and world != self._world():
+            raise ConfigError(
+                f"this loader was made for rank {world.rank} of {world.size}, and "
+                f"torch.distributed now says rank {self._world().rank} of "
+                f"{self._world().size}, so the ranks would not share the rows: ask "
+                "the data module for its loaders after init_process_group"
+            )
+        if at is None:
+            return True
         if not self._placed:
             self._placed = True
             self._place_without_state()
@@ -741,6 +763,11 @@ def _refuse_fork() -> None:
             "threads do not survive a fork: reads crash or hang; use "
             "strategy='ddp_spawn', or 'ddp' from a script"
         )
+
+
+def _listed(sources: Iterable[str]) -> str:
+    names = sorted(sources)
+    return "one source" if names == [ALL] else f"a source for each of {names}"
 
 
 def _say_tail(shard: TrainShard) -> None:
