@@ -157,6 +157,28 @@ def test_ranks_agree_on_the_version_while_the_table_grows(tmp_path):
     assert len(both) == pytest.approx(0.6 * rows, abs=1)
 
 
+@pytest.mark.parametrize("data_parallel", [1, 2])
+def test_tensor_parallel_peers_get_the_same_rows(tmp_path, data_parallel):
+    uri = write_table(tmp_path / "t.lance", 103, 30)
+    out = tmp_path / "out"
+    out.mkdir()
+    sizes = (str(data_parallel), str(2 // data_parallel))
+    subprocess.run(
+        [sys.executable, str(APP.with_name("parallel_app.py")), uri, str(out), *sizes],
+        env=environment(MASTER_PORT=str(free_port())),
+        capture_output=True,
+        timeout=200,
+        check=True,
+    )
+    ranks = written(out)
+    assert len(ranks) == 2
+    if data_parallel == 1:  # two processes, one replica
+        assert ranks[0]["seen"] == ranks[1]["seen"]
+        check_rows(ranks[:1], 103)
+    else:
+        check_rows(ranks, 103)
+
+
 def failing(uri: str, out: Path, *options: str) -> str:
     """Run the app, which must stop by itself, and return what it printed."""
     out.mkdir(exist_ok=True)
