@@ -2,8 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+BENCH := .venv-bench/bin/python
+BENCH_READY := .venv-bench/.ready
 
-.PHONY: help venv demo test test-slow lint format
+.PHONY: help venv demo test test-slow lint bench format
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +36,13 @@ lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+$(BENCH_READY): pyproject.toml constraints.txt $(wildcard benchmarks/constraints*.txt)
+	@echo "==> installing the peers into .venv-bench (minutes the first time)"
+	@$(PYTHON) benchmarks/install.py
+
+bench: $(BENCH_READY)  ## measure against the peers; BENCH_ARGS=--quick takes minutes
+	@$(BENCH) -m benchmarks $(BENCH_ARGS)
 
 format: $(READY)  ## format the code
 	$(BIN)/ruff check --fix .

@@ -15,23 +15,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import quality, scale
+from benchmarks import costs, quality, scale
 from benchmarks.cases import (
     CASES,
+    SCAN,
     Settings,
+    cost_job,
     data_jobs,
+    key_of,
     memory_jobs,
     other_jobs,
     speed_jobs,
 )
 from benchmarks.machine import machine
 from benchmarks.promises import promise_table
-from benchmarks.report import Results, other_table, speed_table
+from benchmarks.report import OTHERS, Results, other_table, speed_table
 from benchmarks.rounds import DATA, Bench, Job
 from benchmarks.workloads import WORKLOADS
 
 HERE = Path(__file__).parent
-SECTIONS = ("speed", "fit", "memory", "quality", "scale")
+SECTIONS = ("speed", "fit", "memory", "quality", "scale", "costs")
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -50,6 +53,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--no-workers", action="store_true", help="leave worker processes out")
     add("--threads", type=int, default=0, help="of torch and BLAS; default: all cores")
     add("--cpus", type=int, default=0, help="keep to so many processors (Linux)")
+    add("--tables", action="store_true", help="of results.json; measure nothing")
     add("--timeout", type=int, default=180, help="seconds for one measurement")
     add("--out", type=Path, default=HERE, help="folder of results.json and charts")
     args = parser.parse_args(argv)
@@ -90,19 +94,32 @@ def measure(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
         results |= bench.rounds(quality.jobs(rows, peers=not args.quick), 1)
     if "scale" in args.sections:
         results |= bench.rounds([Job("scale", "benchmarks.scale", {})], 1)
+    if "costs" in args.sections:
+        results |= bench.rounds([cost_job(settings)], 1)
     return results
 
 
 def say(results: Results, workloads: Sequence[str]) -> str:
     """Return all tables as Markdown."""
-    parts = ["## Promises", promise_table(results), "## Rows a second"]
-    parts += [speed_table(results, each) for each in workloads]
-    parts += ["## Training, start-up, memory", other_table(results)]
+    parts = ["## Promises", promise_table(results)]
+    found = [
+        speed_table(results, each)
+        for each in workloads
+        if key_of(each, SCAN) in results
+    ]
+    parts += ["## Rows a second", *found] if found else []
+    if any(key.startswith(OTHERS) for key in results):
+        parts += ["## Training, start-up, memory", other_table(results)]
     mixed = {key: one for key, one in results.items() if key.startswith("quality")}
     if mixed:
         parts += ["## Shuffle quality", quality.report(mixed)]
     if "milliseconds" in results.get("scale", [{}])[0]:
         parts += ["## Scale", scale.report(results["scale"][0])]
+    if "found" in results.get("costs", [{}])[0]:
+        parts += [
+            "## What reading costs, in seconds",
+            costs.report(results["costs"][0]),
+        ]
     return "\n\n".join(parts)
 
 
@@ -119,6 +136,12 @@ def draw(results: Results, workloads: Sequence[str], folder: Path) -> None:
 def main() -> None:
     """Measure, print, write, draw."""
     args = arguments()
+    if args.tables:
+        found = json.loads((args.out / "results.json").read_text())
+        workloads = found["about"]["options"]["workloads"]
+        print(say(found["results"], workloads))
+        draw(found["results"], workloads, args.out)
+        return
     began = time.time()
     about = machine()
     results = measure(args)

@@ -52,6 +52,7 @@ PERMUTATION = "Permutation, python"
 BUFFERED = "buffer of 10,000"
 
 BOTH = (0, 2)
+NARROW_BYTES = 528
 SLOW = 0.2
 
 CASES = (
@@ -207,6 +208,13 @@ def other_jobs(settings: Settings) -> Iterator[Job]:
         yield Job(f"first batch: bare workers, {bare}", "benchmarks.startup", arguments)
     two = {**task, "workers": 2}
     yield Job("first batch: ours, 2 workers", "benchmarks.startup", two)
+
+
+def cost_job(settings: Settings) -> Job:
+    """Return the measurement of what takes and scans cost."""
+    rows = settings.rows("narrow")
+    task = task_arguments("ours", "", "narrow", rows, settings.batch_size)
+    return Job("costs", "benchmarks.costs", {**task, "row_bytes": NARROW_BYTES})
 
 
 def memory_jobs(settings: Settings, epochs: int) -> Iterator[Job]:

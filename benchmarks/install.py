@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,17 +20,20 @@ PEERS = ("datasets", "litdata", "webdataset")
 
 
 def make(folder: Path) -> Path:
-    """Make an empty environment and return its Python."""
-    venv.create(folder, with_pip=True, clear=True)
-    (folder / ".gitignore").write_text("*\n")
-    return folder / "bin" / "python"
+    """Make an environment, or keep it, and return its Python."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        (folder / ".gitignore").write_text("*\n")
+    return python
 
 
-def install(python: Path, *what: str) -> bool:
+def install(python: Path, constraints: Sequence[Path], *what: str) -> bool:
     """Install packages and return whether that went well."""
-    print("==> installing", " ".join(each for each in what if each[0] != "-"))
+    print("==> installing", *what, flush=True)
     command = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-    return subprocess.run([*command, *what], cwd=ROOT).returncode == 0
+    pinned = [part for file in constraints for part in ("-c", str(file))]
+    return subprocess.run([*command, *pinned, *what], cwd=ROOT).returncode == 0
 
 
 def drop_broken_torchvision(python: Path) -> None:
@@ -40,7 +43,8 @@ def drop_broken_torchvision(python: Path) -> None:
     index with CPU builds of torch alone gives one that cannot be imported. Nothing
     here decodes an image.
     """
-    if subprocess.run([python, "-c", "import torchvision"], capture_output=True):
+    found = subprocess.run([python, "-c", "import torchvision"], capture_output=True)
+    if found.returncode == 0:
         return
     subprocess.run([python, "-m", "pip", "uninstall", "-qq", "-y", "torchvision"])
 
@@ -48,15 +52,14 @@ def drop_broken_torchvision(python: Path) -> None:
 def main() -> int:
     """Make both environments; return 1 where not even our own package installs."""
     python = make(MAIN)
-    pinned = ("-c", "constraints.txt", "-c", str(CONSTRAINTS))
-    ours = ("-e", ".[pandas,polars]", "matplotlib", "psutil")
-    if not install(python, *pinned, *ours):
+    pinned = (ROOT / "constraints.txt", CONSTRAINTS)
+    if not install(python, pinned, "-e", ".[pandas,polars]", "matplotlib", "psutil"):
         return 1
-    missing = [peer for peer in PEERS if not install(python, *pinned, peer)]
+    missing = [peer for peer in PEERS if not install(python, pinned, peer)]
     drop_broken_torchvision(python)
     python = make(MOSAICML)
-    apart = str(CONSTRAINTS.with_name("constraints-mosaicml.txt"))
-    if not install(python, "-c", apart, "torch", "mosaicml-streaming"):
+    apart = (CONSTRAINTS.with_name("constraints-mosaicml.txt"),)
+    if not install(python, apart, "torch", "mosaicml-streaming"):
         missing.append("mosaicml-streaming")
     drop_broken_torchvision(python)
     if missing:

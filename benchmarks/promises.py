@@ -41,73 +41,68 @@ class Promise:
         return above and (self.most is None or self.found <= self.most)
 
 
-def promises(results: Results) -> Iterator[Promise]:
-    """Return every promise with what a run shows."""
+def _narrow(name: str, workers: int = 0) -> str:
+    return key_of("narrow", name, workers)
 
-    def over(
-        text: str, one: str, base: str, least: float | None, most: float | None = None
-    ) -> Promise:
-        found = ratio(results.get(one, []), results.get(base, []))
-        if found is None:
-            return Promise(text, least, most, None)
-        return Promise(text, least, most, found[0], found[1:])
 
-    def narrow(name: str, workers: int = 0) -> str:
-        return key_of("narrow", name, workers)
+def _fit(threads: str) -> tuple[str, str]:
+    return f"fit, {threads}: our loader", f"fit, {threads}: constant batch"
 
-    block = narrow(BLOCK_SHUFFLE)
-    yield over("BlockShuffle / raw scan", block, narrow(SCAN), 0.9)
-    yield over(
-        "BlockShuffle / Permutation, python",
-        block,
-        narrow(PERMUTATION),
-        20,
-    )
-    yield over(
-        "BlockShuffle / torch in memory, row by row",
-        block,
-        narrow("torch in memory, row by row"),
-        3,
-    )
-    yield _fastest_rival(results, block)
-    yield from _quality(results)
-    take = narrow("Lance, a take per batch")
-    yield over("Shuffle / a take per batch", narrow("Shuffle"), take, 6)
-    yield over(
-        "Shuffle, table of 100 windows / a take per batch",
-        narrow("Shuffle, table of 100 windows"),
-        take,
-        1.8,
-    )
-    yield over("Sequential / raw scan", narrow("Sequential"), narrow(SCAN), 2.5)
-    for workload in ("wide", "text"):
-        yield over(
-            f"BlockShuffle / raw scan, {workload}",
-            key_of(workload, BLOCK_SHUFFLE),
-            key_of(workload, SCAN),
+
+_BLOCK, _SCAN = _narrow(BLOCK_SHUFFLE), _narrow(SCAN)
+_ROW_BY_ROW = "torch in memory, row by row"
+_FAR = "Shuffle, table of 100 windows"
+_TAKE = _narrow("Lance, a take per batch")
+_BARE = "first batch: bare workers, 1"
+
+# What is promised, the two that are compared, the least and the most of their ratio.
+RATIOS: tuple[tuple[str, str, str, float | None, float | None], ...] = (
+    ("BlockShuffle / raw scan", _BLOCK, _SCAN, 0.9, None),
+    (f"BlockShuffle / {PERMUTATION}", _BLOCK, _narrow(PERMUTATION), 20, None),
+    (f"BlockShuffle / {_ROW_BY_ROW}", _BLOCK, _narrow(_ROW_BY_ROW), 3, None),
+    ("Shuffle / a take per batch", _narrow("Shuffle"), _TAKE, 6, None),
+    (f"{_FAR} / a take per batch", _narrow(_FAR), _TAKE, 1.8, None),
+    ("Sequential / raw scan", _narrow("Sequential"), _SCAN, 2.5, None),
+    *(
+        (
+            f"BlockShuffle / raw scan, {each}",
+            key_of(each, BLOCK_SHUFFLE),
+            key_of(each, SCAN),
             1.0,
+            None,
         )
-    for threads, least in (("one thread", 0.9), ("default threads", 0.78)):
-        name = f"fit, {threads}: "
-        yield over(
-            f"Trainer.fit / a constant batch, {threads}",
-            f"{name}our loader",
-            f"{name}constant batch",
-            least,
-        )
-    yield over(
-        "BlockShuffle, 2 workers / in-process", narrow(BLOCK_SHUFFLE, 2), block, 0.8
-    )
-    yield over(
+        for each in ("wide", "text")
+    ),
+    ("Trainer.fit / a constant batch, one thread", *_fit("one thread"), 0.9, None),
+    (
+        "Trainer.fit / a constant batch, default threads",
+        *_fit("default threads"),
+        0.78,
+        None,
+    ),
+    ("2 workers / in-process", _narrow(BLOCK_SHUFFLE, 2), _BLOCK, 0.8, None),
+    (
         "first batch, 2 workers / a bare worker",
         "first batch: ours, 2 workers",
-        "first batch: bare workers, 1",
+        _BARE,
         None,
         1.7,
-    )
-    for key, one in results.items():
-        if key.startswith("memory") and "value" in one[0]:
-            yield from _memory(key, one[0])
+    ),
+)
+
+
+def promises(results: Results) -> Iterator[Promise]:
+    """Return every promise with what a run shows."""
+    for text, one, base, least, most in RATIOS:
+        found = ratio(results.get(one, []), results.get(base, []))
+        middle, spread = (None, None) if found is None else (found[0], found[1:])
+        yield Promise(text, least, most, middle, spread)
+    yield _fastest_rival(results, _BLOCK)
+    yield from _quality(results)
+    for key, measured in results.items():
+        if key.startswith("memory") and "value" in measured[0]:
+            yield from _memory(key, measured[0])
+    yield from _scale(results.get("scale", [{}])[0])
 
 
 def _fastest_rival(results: Results, block: str) -> Promise:
@@ -143,6 +138,13 @@ def _memory(key: str, one: dict[str, Any]) -> Iterator[Promise]:
         yield Promise(
             f"{key}: growth from epochs 1-3 to the last 3, MB", None, 50, growth
         )
+
+
+def _scale(one: dict[str, Any]) -> Iterator[Promise]:
+    found = one.get("milliseconds", {}).values()
+    longest = max((max(each.values()) for each in found), default=None)
+    yield Promise("10 billion rows, 1,024 ranks: peak, MB", None, 100, one.get("value"))
+    yield Promise("10 billion rows, 1,024 ranks: longest, ms", None, 100, longest)
 
 
 def promise_table(results: Results) -> str:

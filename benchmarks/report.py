@@ -9,6 +9,7 @@ from benchmarks.cases import CASES, SCAN, key_of
 from benchmarks.rounds import median, ratio, values
 from benchmarks.workloads import WORKLOADS
 
+OTHERS = ("fit", "first batch", "memory")
 Results = Mapping[str, list[dict[str, Any]]]
 
 
@@ -62,7 +63,7 @@ def other_table(results: Results) -> str:
     """Return the Markdown table of training, start-up and memory."""
     lines = ["| | median | least - most | |", "|---|---:|---:|---|"]
     for key, one in results.items():
-        if not key.startswith(("fit", "first batch", "memory")):
+        if not key.startswith(OTHERS):
             continue
         found = values(one)
         if not found:

@@ -10,6 +10,7 @@ from pathlib import Path
 def main() -> None:
     import torch
     from conftest import quiet_trainer
+    from resuming import SaveFrom
     from writing import WritingRecorder
 
     from lance_lightning import LanceDataModule, RandomSplit
@@ -24,6 +25,8 @@ def main() -> None:
     parser.add_argument("--module", type=json.loads, default={})
     parser.add_argument("--trainer", type=json.loads, default={})
     parser.add_argument("--stages", default="fit,validate,test,predict")
+    parser.add_argument("--ckpt", help="resume fit from it")
+    parser.add_argument("--save", type=json.loads, help="arguments of SaveFrom")
     args = parser.parse_args()
 
     data = LanceDataModule(
@@ -42,12 +45,15 @@ def main() -> None:
         strategy=args.strategy,
         devices=args.devices,
         num_nodes=args.nodes,
+        callbacks=[SaveFrom(args.out, **args.save)] if args.save else [],
         **args.trainer,
     )
     for stage in args.stages.split(","):
         options = {} if stage in ("fit", "predict") else {"verbose": False}
         if stage == "predict":
             options["return_predictions"] = False
+        if stage == "fit":
+            options["ckpt_path"] = args.ckpt
         getattr(trainer, stage)(model, datamodule=data, **options)
 
 

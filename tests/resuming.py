@@ -122,6 +122,7 @@ class Runs:
             "splits": SPLITS,
             "columns": ["id", "vector"],
             "batch_size": BATCH,
+            "eval_batch_size": 8,
             "cache_dir": self.folder / "cache",
         }
         return LanceDataModule(self.uri, **{**defaults, **self.module, **module})

@@ -20,6 +20,7 @@ class WritingRecorder(Recorder):
         state = {
             "seen": self.seen,
             "version": data.snapshot().version,
+            "state": data.state_dict(),
             "digests": {name: data.plan(name).digest for name in data.split_names},
         }
         path = self.out / f"rank-{self.global_rank}.json"

@@ -31,7 +31,7 @@ class TrainerCount:
         return int(self._batches.total.processed)
 
     def processed_in_epoch(self) -> int:
-        """Return how many of them were in the trainer's epoch, before a batch."""
+        """Return how many of them were in the epoch that the trainer is in."""
         return int(self._batches.current.processed)
 
     def epochs_left(self) -> int:
