@@ -265,6 +265,32 @@ def test_augmentation_is_the_same_for_any_worker_count(table):
     assert (before[1] == np.random.get_state()[1]).all()
 
 
+def jitter(batch):
+    import random
+
+    noise = (torch.rand(()).item(), np.random.rand(), random.random())
+    return {**batch, "noise": torch.tensor(noise)}
+
+
+@pytest.mark.parametrize(
+    "function", [{"sample_transform": augment}, {"transform": jitter}]
+)
+def test_augmentation_is_the_same_after_a_resume(table, function):
+    def loader():
+        return LanceDataModule(table, batch_size=16, **function).train_dataloader()
+
+    whole = loader()
+    expected = [[batch["noise"] for batch in whole] for _ in range(2)]
+    for stop in range(7):
+        resumed = loader()
+        resumed.load_state_dict({**resumed.state_dict(), "epoch": 1, "batch": stop})
+        found = [batch["noise"] for batch in resumed]
+        assert len(found) == 7 - stop
+        pairs = zip(found, expected[1][stop:], strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(expected[0][0], expected[1][0])
+
+
 def test_reading_leaves_the_global_generators_alone(table):
     import random
 
