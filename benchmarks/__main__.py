@@ -123,6 +123,13 @@ def say(results: Results, workloads: Sequence[str]) -> str:
     return "\n\n".join(parts)
 
 
+def as_json(about: dict[str, Any], results: Results) -> str:
+    """Return everything as JSON, a line for each measurement."""
+    lines = [f"{json.dumps(key)}: {json.dumps(one)}" for key, one in results.items()]
+    head = json.dumps(about)
+    return f'{{"about": {head},\n"results": {{\n' + ",\n".join(lines) + "\n}}\n"
+
+
 def draw(results: Results, workloads: Sequence[str], folder: Path) -> None:
     """Draw the charts."""
     from benchmarks import charts
@@ -149,8 +156,7 @@ def main() -> None:
     chosen = {name: value for name, value in vars(args).items() if name != "out"}
     about |= {"options": chosen, "seconds": seconds, "load": os.getloadavg()}
     args.out.mkdir(parents=True, exist_ok=True)
-    whole = {"about": about, "results": results}
-    (args.out / "results.json").write_text(json.dumps(whole, indent=1) + "\n")
+    (args.out / "results.json").write_text(as_json(about, results))
     print("\n" + say(results, args.workloads))
     print(f"\n{seconds} s on {about['cores']} cores, {about['processor']}")
     draw(results, args.workloads, args.out)

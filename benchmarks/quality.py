@@ -22,7 +22,7 @@ ROW_BYTES = 528  # a narrow row
 NEIGHBOURS = 64  # rows of the table that count as one block
 EPOCHS = 4  # of ours, averaged; of peers there is one
 LAGS = range(1, 17)
-POINTS = 4_000  # rows drawn in a chart
+POINTS = 2_000  # rows drawn in a chart
 
 Ints = np.ndarray[Any, Any]
 

@@ -58,7 +58,8 @@ def run(
     Returns:
         ``value`` in rows a second; ``whole`` if these were whole epochs, their start
         included; ``exact`` if every epoch had every row once; ``first_batch_s`` from
-        nothing but imports to the first batch.
+        nothing but imports to the first batch; ``first_epoch`` the rate of the first
+        epoch, from nothing but imports to its end, which is not in ``value``.
     """
     task = task_of(arguments)
     module = importlib.import_module(f"benchmarks.peers.{peer}")
@@ -101,6 +102,7 @@ def measure(
             return _result(rate, first_batch, None)
         ids.append(ids_of(batch))
         seen += len(ids[-1])
+    cold = seen / (time.perf_counter() - began)
     exact = is_permutation(ids, rows)
     times: list[float] = []
     while sum(times) < seconds:
@@ -110,7 +112,8 @@ def measure(
             ids.append(ids_of(batch))
         times.append(time.perf_counter() - start)
         exact = exact and is_permutation(ids, rows)
-    return _result(rows * len(times) / sum(times), first_batch, exact)
+    rate = rows * len(times) / sum(times)
+    return {**_result(rate, first_batch, exact), "first_epoch": round(cold)}
 
 
 def ids_of(batch: Any) -> np.ndarray:

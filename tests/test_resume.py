@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field, replace
 
 import lightning as L
@@ -10,6 +11,7 @@ import pytest
 import torch
 from conftest import write_table
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightning.pytorch.tuner import Tuner
 from resuming import BATCH, STEPS, Resumable, Runs, SaveFrom
 
 from lance_lightning import BlockShuffle, LanceDataModule, RandomSplit, StateError
@@ -38,6 +40,14 @@ class Planning(Resumable):
     def configure_optimizers(self):
         assert self.trainer.estimated_stepping_batches > 0
         return super().configure_optimizers()
+
+
+class Fetching(Resumable):
+    """Takes its batches out of the iterator itself."""
+
+    def training_step(self, dataloader_iter):
+        batch, _, _ = next(dataloader_iter)
+        return super().training_step(batch, 0)
 
 
 class Cutting(Resumable):
@@ -132,6 +142,8 @@ SLOW = {
     "planning, validate every 4, steps": Case(
         None, 15, {"val_check_interval": 4}, model=Planning
     ),
+    "own fetching": Case(3, model=Fetching),
+    "own fetching, steps": Case(None, 15, model=Fetching),
     "sanity check": Case(2, None, {"num_sanity_val_steps": 2}),
     "drop last": Case(2, None, {}, {"drop_last": True}, epoch=5),
 }
@@ -188,6 +200,7 @@ def test_a_run_goes_on_from_a_checkpoint_of_any_hook(runs, tmp_path, name):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*dataloader_iter")
 @pytest.mark.parametrize("name", QUICK | SLOW)
 def test_a_run_goes_on_from_every_hook_at_every_step(runs, tmp_path, name):
     assert check_every_checkpoint(runs, (QUICK | SLOW)[name], tmp_path, None) > 50
@@ -436,6 +449,26 @@ def test_overfitting_goes_on_with_its_batches(runs, tmp_path):
     runs.fit(callbacks=[saver], max_epochs=2)
     for saved in saver.saved:
         assert runs.rows(saved.path, max_epochs=4) == unbroken[saved.done :], str(saved)
+
+
+def test_a_fit_after_the_learning_rate_finder_begins_at_the_beginning(runs):
+    class Tuned(Resumable):
+        lr = 0.1
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+    model, data = Tuned(), runs.data()
+    trainer = runs.trainer_of(max_epochs=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the finder itself
+        Tuner(trainer).lr_find(
+            model, datamodule=data, num_training=8, early_stop_threshold=None
+        )
+    assert len(model.seen["train"]) >= 8
+    model.seen["train"].clear()
+    trainer.fit(model, datamodule=data)
+    assert model.seen["train"] == runs.rows(max_epochs=2)
 
 
 # -- a checkpoint without our state ----------------------------------------------------
