@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from benchmarks.cases import CASES, key_of
 from benchmarks.quality import LAGS
@@ -58,31 +58,35 @@ def quality_chart(results: Results, path: Path) -> None:
         return
     lines = -(-len(found) // COLUMNS)
     figure, grid = plt.subplots(
-        lines, COLUMNS, figsize=(3 * COLUMNS, 2.6 * lines), squeeze=False
+        2 * lines,
+        COLUMNS,
+        figsize=(3 * COLUMNS, 3 * lines),
+        height_ratios=[3, 1] * lines,
+        squeeze=False,
     )
-    for axes in grid.flat[len(found) :]:
+    for axes in grid.flat:
+        axes.set_xticks([])
+        axes.set_yticks([])
         axes.axis("off")
-    for axes, (name, result) in zip(grid.flat, found, strict=False):
-        _order(axes, name, result)
+    pairs = zip(grid[0::2].flat, grid[1::2].flat, found, strict=False)
+    for order, lags, (name, result) in pairs:
+        _order(order, lags, name, result)
     figure.suptitle(
-        "row (up) by place in the epoch (right); inset: autocorrelation of batch means "
-        f"at lags {LAGS[0]}-{LAGS[-1]}, from -0.2 to 1",
+        "row (up) by place in the epoch (right); below it the autocorrelation of "
+        f"batch means at lags {LAGS[0]}-{LAGS[-1]}, from -0.2 to 1",
         fontsize=10,
     )
     _save(figure, path)
 
 
-def _order(axes: Any, name: str, result: dict[str, Any]) -> None:
-    axes.plot(result["drawn"], ",", color=COLOURS["ours"], alpha=0.6)
-    axes.set_title(f"{name}\nspread {result['value']:.2f}", fontsize=8)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    inset = axes.inset_axes([0.58, 0.62, 0.4, 0.36])
-    inset.bar(list(LAGS), result["lags"], color=COLOURS["rival"])
-    inset.axhline(0, color="black", lw=0.5)
-    inset.set_ylim(-0.2, 1)
-    inset.set_xticks([])
-    inset.set_yticks([])
+def _order(order: Any, lags: Any, name: str, result: dict[str, Any]) -> None:
+    order.axis("on")
+    order.plot(result["drawn"], ",", color=COLOURS["ours"], alpha=0.6)
+    order.set_title(f"{name}\nspread {result['value']:.2f}", fontsize=8)
+    lags.axis("on")
+    lags.bar(list(LAGS), result["lags"], color=COLOURS["rival"])
+    lags.axhline(0, color="black", lw=0.5)
+    lags.set_ylim(-0.2, 1)
 
 
 def memory_chart(results: Results, path: Path) -> None:
@@ -98,6 +102,7 @@ def memory_chart(results: Results, path: Path) -> None:
     for name, result in found:
         epochs = range(1, len(result["epochs"]) + 1)
         axes.plot(epochs, result["epochs"], marker=".", label=name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel("MB above the start")
     axes.set_ylim(bottom=0)

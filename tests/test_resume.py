@@ -206,6 +206,48 @@ def test_a_run_goes_on_from_every_hook_at_every_step(runs, tmp_path, name):
     assert check_every_checkpoint(runs, (QUICK | SLOW)[name], tmp_path, None) > 50
 
 
+@pytest.mark.parametrize(
+    "name", ["epochs", "validate every 4, steps", "limit, steps", "two loaders"]
+)
+def test_a_resumed_run_goes_on_again(runs, tmp_path, name):
+    case = QUICK[name]
+    runs = Runs(runs.folder, runs.uri, case.module, case.trainer, case.model)
+    unbroken = runs.rows(max_epochs=8)
+    at = {case.epoch - 1, case.epoch}
+    first = SaveFrom(tmp_path, ("on_after_backward", "on_train_epoch_end"), at)
+    runs.fit(callbacks=[first], **case.limits(more=False))
+    hooks = (
+        "on_fit_start",
+        "on_train_start",
+        "on_train_batch_end",
+        "on_train_epoch_end",
+    )
+    for stopped in first.saved:
+        folder = tmp_path / stopped.path.stem
+        folder.mkdir()
+        second = SaveFrom(folder, hooks, at | {0, 1})
+        runs.fit(stopped.path, [second], **case.limits(more=True))
+        for saved in second.saved:
+            # Lightning can take such a run for longer than it is: a step that was
+            # broken off stays ready for ever, and then it counts an epoch's batches
+            # one short. No more than the epoch's may come of it.
+            rows = runs.rows(saved.path, **case.limits(more=True))
+            done = stopped.done + saved.done
+            assert rows
+            assert rows == unbroken[done:][: len(rows)], f"{stopped}, then {saved}"
+
+
+def test_a_sanity_check_of_a_resumed_run_leaves_the_position(runs, tmp_path):
+    unbroken = runs.rows(max_epochs=3)
+    first = SaveFrom(tmp_path, ("on_train_epoch_end",), {6})
+    runs.fit(callbacks=[first], max_epochs=1)
+    # The loaders are not there yet.
+    second = SaveFrom(tmp_path, ("on_sanity_check_end",))
+    runs.fit(first.saved[0].path, [second], max_epochs=2, num_sanity_val_steps=1)
+    assert second.saved
+    assert runs.rows(second.saved[0].path, max_epochs=3) == unbroken[6:]
+
+
 def test_a_run_goes_on_under_the_other_limit(runs, tmp_path):
     unbroken = runs.rows(max_epochs=5)
     by_steps = {"max_epochs": -1, "max_steps": 24}

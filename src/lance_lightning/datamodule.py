@@ -551,26 +551,30 @@ class LanceDataModule(LightningDataModule):
         """Return what a checkpoint holds: small, plain, the same on every rank."""
         if not self._snapshots:
             return {}
-        loaders = self._loaders.get("train", [])
-        positions = self._progress.positions([len(loader) for loader in loaders])
-        train = [
-            {
-                "epoch": epoch,
-                "batch": batch,
-                "steps": self._steps(loader),
-                **loader.describe(),
-            }
-            for loader, (epoch, batch) in zip(loaders, positions, strict=True)
-        ]
         return {
             "state_version": STATE_VERSION,
             "sources": {
                 name: saved_source(pin) for name, pin in self._snapshots.items()
             },
-            "train": train,
+            "train": self._training_state(),
             "epoch_is_left": self._progress.epoch_is_left,
             **self._configuration(),
         }
+
+    def _training_state(self) -> list[dict[str, Any]]:
+        loaders = self._loaders.get("train")
+        if not loaders:  # restored, and not asked for yet
+            return self._saved
+        steps = [self._steps(loader) for loader in loaders]
+        lengths = [
+            min(len(loader), n) for loader, n in zip(loaders, steps, strict=True)
+        ]
+        return [
+            {"epoch": epoch, "batch": batch, "steps": n, **loader.describe()}
+            for loader, n, (epoch, batch) in zip(
+                loaders, steps, self._progress.positions(lengths), strict=True
+            )
+        ]
 
     def _configuration(self) -> dict[str, Any]:
         splits = None if self._separate else self.splits.key()
@@ -599,7 +603,7 @@ class LanceDataModule(LightningDataModule):
             check_same(state_dict, self._configuration(), ("seed", "splits", "filter"))
         self._repin(state_dict["sources"], stage)
         if stage == "fit":
-            self._saved = self._training_states(state_dict)
+            self._saved = self._checked_loaders(state_dict)
             self._unchecked = set(range(len(self._saved)))
             self._placed = True
             self._progress.restore(
@@ -607,7 +611,7 @@ class LanceDataModule(LightningDataModule):
                 state_dict["epoch_is_left"],
             )
 
-    def _training_states(self, state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _checked_loaders(self, state: Mapping[str, Any]) -> list[dict[str, Any]]:
         saved, here = list(state["train"]), list(self._stage_splits["train"])
         if saved and len(saved) != len(here):
             raise StateError(
@@ -650,7 +654,7 @@ class LanceDataModule(LightningDataModule):
         self._snapshots = found
         self._plans.clear()
 
-    def _check_start(self, world: World, at: int | None) -> bool:
+    def _check_start(self, world: World, at: int | None) -> int | None:
         """Hold a loader that is to begin against the world, and a restored position.
 
         Args:
@@ -658,7 +662,7 @@ class LanceDataModule(LightningDataModule):
             at: The number of the training loader; None for evaluation.
 
         Returns:
-            Whether it may begin.
+            Before which batch it stops; None is after its last.
 
         Raises:
             ConfigError: ``torch.distributed`` was set up, or ended, since the loader
@@ -672,22 +676,21 @@ class LanceDataModule(LightningDataModule):
                 "the data module for its loaders after init_process_group"
             )
         if at is None:
-            return True
+            return None
         if not self._placed:
             self._placed = True
             self._place_without_state()
-        begins = self._progress.begins()
-        clock = self._progress.clock(at)
+        loader, clock = self._loaders["train"][at], self._progress.clock(at)
+        stop = self._progress.stop(at, len(loader), self._steps(loader))
         if at in self._unchecked:
-            loader = self._loaders["train"][at]
             saved = {**self._saved[at], "batch": clock.upcoming[1]}
             loader.check_state(saved)
             self._check_steps(saved, loader)
             self._unchecked.remove(at)
         trainer: Any = self.trainer
-        if begins and trainer is not None and trainer.overfit_batches > 0:
+        if stop and trainer is not None and trainer.overfit_batches > 0:
             clock.set(0, clock.upcoming[1])  # the same rows in every epoch
-        return begins
+        return stop
 
     def _place_without_state(self) -> None:
         """Go on where the trainer stands after a checkpoint that has no state of ours.

@@ -109,7 +109,7 @@ class LanceDataLoader:
         clock: Counts the epochs of a training loader; None for evaluation,
             where every epoch is the same.
         check_start: Called before an iteration begins; it may set the clock, and
-            says whether there is anything to hand out.
+            returns before which batch the iteration stops, None after the last.
 
     Raises:
         ConfigError: Options that cannot work, a function of the user's that
@@ -123,7 +123,7 @@ class LanceDataLoader:
         num_workers: int = 0,
         dataloader_kwargs: Mapping[str, Any] | None = None,
         clock: EpochClock | None = None,
-        check_start: Callable[[], bool] | None = None,
+        check_start: Callable[[], int | None] | None = None,
     ) -> None:
         self._reader = reader
         check_int("num_workers", num_workers, 0)
@@ -250,12 +250,13 @@ class LanceDataLoader:
     def _batches(self) -> Iterator[Any]:
         self._iteration += 1
         iteration = self._iteration
-        if self._check_start is not None and not self._check_start():
+        stop = None if self._check_start is None else self._check_start()
+        last = len(self) if stop is None else stop
+        if not last:
             return
         epoch, first = (0, 0) if self._clock is None else self._clock.begin()
         requests = [
-            (epoch, start, stop)
-            for start, stop in self._reader.windows(first, len(self))
+            (epoch, start, end) for start, end in self._reader.windows(first, last)
         ]
         source = self._from_workers if self._workers else self._from_thread
         for batch in source(requests):

@@ -60,6 +60,7 @@ class FitProgress:
         self._leader: TrainerCount | None = None
         self._epochs_left = 0  # when the epoch began
         self._was_left = False  # whether the trainer had left the restored one
+        self._resumed_in: int | None = None  # epochs left when one went on
 
     def clock(self, at: int) -> EpochClock:
         """Return the clock of the training loader number ``at``."""
@@ -85,25 +86,51 @@ class FitProgress:
         """Whether a trainer counts."""
         return self._leader is not None
 
-    def begins(self) -> bool:
-        """Bring restored clocks in line with the epoch that the trainer restarts.
+    def stop(self, at: int, length: int, steps: int) -> int:
+        """Return before which batch a loader stops that is about to begin.
+
+        Restored clocks are brought in line with what the trainer does: it goes on in
+        an epoch, begins the next one, or has yet to leave one that was over.
+
+        Args:
+            at: The number of the loader.
+            length: Its batches an epoch.
+            steps: Steps of the trainer's epoch.
 
         Returns:
-            False where the trainer has yet to leave an epoch that was over when the
-            checkpoint was saved. With ``max_steps`` Lightning opens it again, and a
-            batch that it took there would be all that it takes of the next epoch.
+            ``length``, or the trainer's own limit in an epoch that goes on: Lightning
+            can count it a batch short, and would take one too many. 0 where nothing
+            is to be had in the trainer's epoch.
         """
         if self._leader is None:
-            return True
-        if not self._begun:
-            taken = self._leader.processed_in_epoch()
-            in_mid_epoch = [clock for clock in self._clocks if clock.upcoming[1]]
-            if taken and not in_mid_epoch:
-                return False
-            if self._was_left and not taken:
-                for clock in in_mid_epoch:
-                    clock.set(clock.upcoming[0] + 1)
-        self._epochs_left = self._leader.epochs_left()
+            return length
+        clock, left = self._clocks[at], self._leader.epochs_left()
+        if clock.has_begun and length >= steps and left == self._resumed_in:
+            return 0
+        if not self._begun and not self._settled():
+            return 0
+        self._epochs_left = left
+        if not clock.upcoming[1]:
+            return length
+        self._resumed_in = left
+        return min(length, steps)
+
+    def _settled(self) -> bool:
+        """Move restored clocks on where the trainer begins an epoch.
+
+        Returns:
+            False where it restarts an epoch that was over when the checkpoint was
+            saved. With ``max_steps`` Lightning opens it again, and a batch that it
+            took there would be all that it takes of the next epoch.
+        """
+        assert self._leader is not None
+        taken = self._leader.processed_in_epoch()
+        in_mid_epoch = [clock for clock in self._clocks if clock.upcoming[1]]
+        if taken and not in_mid_epoch:
+            return False
+        if self._was_left and not taken:
+            for clock in in_mid_epoch:
+                clock.set(clock.upcoming[0] + 1)
         return True
 
     @property
@@ -126,6 +153,7 @@ class FitProgress:
     ) -> None:
         """Set the clocks; those without a position to the beginning."""
         self._was_left = epoch_is_left
+        self._resumed_in = None
         for at in range(max(len(positions), len(self._clocks))):
             epoch, batch = positions[at] if at < len(positions) else (0, 0)
             self.clock(at).set(epoch, batch)
