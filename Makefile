@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "==> installing into .venv (minutes the first time)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
-		-c constraints.txt -e '.[dev,examples,pandas,polars]'
+		-c constraints.txt -e '.[dev,datasets,examples,images,pandas,polars]'
 	@touch $@
 
 venv: $(READY)  ## install the package, its extras and the tools into .venv

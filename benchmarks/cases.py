@@ -10,6 +10,7 @@ from benchmarks.rounds import DATA, Job
 from benchmarks.workloads import WORKLOADS
 
 ALL = ("narrow", "wide", "text", "tokens")
+OURS = (*ALL, "batches")
 NARROW = ("narrow",)
 IN_ORDER = "in order"
 SCAN = "raw Lance scan"
@@ -61,10 +62,11 @@ NARROW_BYTES = 528
 SLOW = 0.2
 
 CASES = (
-    Case(SCAN, "lance_", "scan", "ceiling", order=IN_ORDER),
-    Case(BLOCK_SHUFFLE, "ours", "BlockShuffle", "ours", ALL, BOTH),
-    Case("Sequential", "ours", "Sequential", "ours", ALL, BOTH, IN_ORDER),
-    Case("Shuffle", "ours", "Shuffle", "ours", ALL, BOTH),
+    Case(SCAN, "lance_", "scan", "ceiling", OURS, order=IN_ORDER),
+    Case(BLOCK_SHUFFLE, "ours", "BlockShuffle", "ours", OURS, BOTH),
+    Case("Sequential", "ours", "Sequential", "ours", OURS, BOTH, IN_ORDER),
+    Case("Shuffle", "ours", "Shuffle", "ours", OURS, BOTH),
+    Case("Shuffle, cache_bytes", "ours", "Shuffle/cached", "ours", NARROW),
     Case("Shuffle, table of 100 windows", "ours", "Shuffle/small", "ours", NARROW),
     Case("BlockShuffle, arrow", "ours", "BlockShuffle/arrow", "ours"),
     Case("BlockShuffle, numpy", "ours", "BlockShuffle/numpy", "ours", NARROW),

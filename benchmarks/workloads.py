@@ -23,6 +23,9 @@ class Workload:
         columns: Its columns, ``id`` (0, 1, 2, ...) first.
         make: Takes a generator and a number of rows, returns the other columns.
         about: What a row is, for the tables.
+        in_batches: Whether the Lance table is written batch by batch; else at once,
+            as ``lance.write_dataset(table)`` does. Its pages are then larger, which
+            costs the raw scan most of its speed, and a reader of pieces nothing.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Workload:
     columns: tuple[str, ...]
     make: Callable[[np.random.Generator, int], Columns]
     about: str
+    in_batches: bool = False
 
     def chunks(self, rows: int) -> Iterator[Columns]:
         """Make the first rows, in chunks; the same at every call."""
@@ -98,6 +102,14 @@ WORKLOADS = {
         ),
         Workload(
             "tokens", 200_000, ("id", "tokens"), _tokens, "int64 id, 50-500 x int32"
+        ),
+        Workload(
+            "batches",
+            1_000_000,
+            ("id", "label", "vector"),
+            _narrow,
+            f"the narrow rows, in a Lance table that was written {CHUNK:,} at a time",
+            in_batches=True,
         ),
     )
 }

@@ -31,15 +31,19 @@ def rows_at(uri: str) -> int | None:
         return None
 
 
-def main(uri: str = "data/digits.lance") -> None:
-    """Write the dataset to ``uri`` unless it is there."""
-    table = digits()
+def write_once(table: Any, uri: str) -> None:
+    """Write the table to ``uri`` unless it is there."""
     found = rows_at(uri)
     if found == table.num_rows:
         print(f"{uri} is there: {found} rows")
         return
     lance.write_dataset(table, uri, mode="create" if found is None else "overwrite")
     print(f"wrote {uri}: {table.num_rows} rows")
+
+
+def main(uri: str = "data/digits.lance") -> None:
+    """Write the dataset to ``uri`` unless it is there."""
+    write_once(digits(), uri)
 
 
 if __name__ == "__main__":

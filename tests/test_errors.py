@@ -314,7 +314,7 @@ CASES = {
     "a sampler as text": (
         option(sampler="shuffle"),
         ConfigError,
-        ["sampler must be one of BlockShuffle, Sequential, Shuffle", "got 'shuffle'"],
+        ["sampler must be one of BlockShuffle, Sequential, Sharded", "got 'shuffle'"],
     ),
     "a sampler's class": (
         option(sampler=Shuffle),

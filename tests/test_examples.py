@@ -122,5 +122,5 @@ def test_a_value_of_the_wrong_type_is_a_clear_error(cwd):
 def test_help_shows_groups_and_overrides(cwd):
     out = run(cwd, "train.py", "--help")
     assert out.returncode == 0, out.stderr
-    assert "data/sampler: block_shuffle, sequential, shuffle" in out.stdout
+    assert "data/sampler: block_shuffle, sequential, sharded_batches" in out.stdout
     assert "data/sampler=shuffle data.batch_size=512" in out.stdout

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import threading
+import time
 
 import lance
 import numpy as np
@@ -113,6 +115,36 @@ def test_windows_that_are_read_together_stay_apart(dataset):
     ids = dataset.to_table()["id"].to_pylist()
     expected = [[ids[i] for i in offsets] for offsets in asked]
     assert [rows["id"].to_pylist() for rows in read] == expected
+
+
+class Slow:
+    """A dataset far away; it counts how many takes wait at once."""
+
+    def __init__(self, dataset):
+        self.dataset, self.waiting, self.most = dataset, 0, 0
+        self.lock = threading.Lock()
+
+    def __getattr__(self, name):
+        return getattr(self.dataset, name)
+
+    def take(self, *args, **kwargs):
+        with self.lock:
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+        time.sleep(0.05)
+        with self.lock:
+            self.waiting -= 1
+        return self.dataset.take(*args, **kwargs)
+
+
+@pytest.mark.parametrize("in_flight", [1, 2, 8])
+def test_so_many_pieces_are_in_flight_at_once(dataset, in_flight):
+    slow = Slow(dataset)
+    windows = [in_order(np.arange(0, ROWS, 5))]
+    row_bytes = fetch.PIECE_BYTES // 3
+    (rows,) = read_windows(slow, ["id"], windows, row_bytes, BufferPool(), in_flight)
+    assert rows["id"].to_pylist() == dataset.to_table()["id"].to_pylist()[::5]
+    assert slow.most == in_flight
 
 
 def test_large_offsets_are_sorted_alike():

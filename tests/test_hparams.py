@@ -36,6 +36,8 @@ from lance_lightning import (
     SeparateSources,
     Sequential,
     SequentialSplit,
+    ShardedBatches,
+    ShardedFragments,
     Shuffle,
 )
 from lance_lightning.specs import SPECS
@@ -125,10 +127,12 @@ MODULES = {
     },
     "calculated": lambda table, _: {
         "source": table,
+        "sampler": ShardedFragments(randomize=True, seed=2),
         "splits": CalculatedSplit("label", ["train", "val", "test"]),
     },
     "permutation": lambda _table, permutation: {
         "source": _table,
+        "sampler": ShardedBatches(randomize=True),
         "splits": PermutationSplit(permutation, ["train", "val"]),
     },
     "all rows": lambda table, _: {

@@ -77,7 +77,13 @@ def test_every_group_has_its_options():
         groups.setdefault(group, []).append(option)
     assert groups == {
         "data": ["lance"],
-        "sampler": ["block_shuffle", "sequential", "shuffle"],
+        "sampler": [
+            "block_shuffle",
+            "sequential",
+            "sharded_batches",
+            "sharded_fragments",
+            "shuffle",
+        ],
         "source": ["lance", "lancedb", "separate"],
         "splits": [
             "all",
@@ -336,6 +342,8 @@ def ids_by_split(data):
         ),
         ("data/sampler=shuffle", {"train": 240}),
         ("data/sampler=sequential", {"train": 240}),
+        ("data/sampler=sharded_batches data.sampler.randomize=true", {"train": 240}),
+        ("data/sampler=sharded_fragments", {"train": 240}),
         ("data.output_format=arrow data.batch_size=7", {"train": 240}),
         ("data.columns={id:id,twice:label*2}", {"train": 240}),
     ],

@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from collections import namedtuple
 
+import lance
 import lightning as L
 import numpy as np
 import pandas as pd
@@ -666,3 +667,19 @@ def test_a_models_own_transfer_is_used(table, tmp_path):
     assert sorted(flat(model.seen["train"])) == list(range(ROWS))
     fit(data, tmp_path)  # and the next model's is not
     assert Own.moved == 26
+
+
+def test_many_small_fragments_are_a_warning_with_the_remedy(tmp_path):
+    for rows, told in ((100, True), (99, False)):  # a row each
+        path = str(tmp_path / f"{rows}.lance")
+        table = pa.table({"id": range(rows)})
+        lance.write_dataset(table, path, max_rows_per_file=1)
+        data = LanceDataModule(path, batch_size=10)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            data.train_dataloader()
+        said = [str(one.message) for one in caught if "fragments" in str(one.message)]
+        assert len(said) == told
+        if told:
+            assert "100 fragments" in said[0]
+            assert "compact_files()" in said[0]

@@ -29,7 +29,10 @@ def write(workload: Workload, rows: int, path: Path) -> None:
     first = next(arrow_batches(workload, 1))
     batches = arrow_batches(workload, rows)
     reader = pa.RecordBatchReader.from_batches(first.schema, batches)
-    lance.write_dataset(reader, str(path))
+    if workload.in_batches:
+        lance.write_dataset(reader, str(path))
+    else:
+        lance.write_dataset(reader.read_all().combine_chunks(), str(path))
 
 
 class TakeABatch(Dataset[Any]):

@@ -13,17 +13,19 @@ from lance_lightning.loader import LanceDataLoader
 from lance_lightning.reader import WindowGrid
 from lance_lightning.state import EpochClock
 
+CACHE_BYTES = 10 << 30
 SMALL_WINDOW = 100  # the table is so many times the window of "Shuffle/small"
 
 
 def data_module(task: Task, **more: Any) -> Any:
-    """Return our data module; the mode is SAMPLER, SAMPLER/FORMAT or Shuffle/small."""
+    """Return our data module; the mode is SAMPLER, SAMPLER/FORMAT or Shuffle/MODE."""
     sampler, _, form = task.mode.partition("/")
     options = {
         "source": str(task.path),
         "sampler": getattr(lance_lightning, sampler)(),
         "columns": list(task.workload.columns),
-        "output_format": form if form not in ("", "small") else "torch",
+        "output_format": form if form not in ("", "small", "cached") else "torch",
+        "cache_bytes": CACHE_BYTES if form == "cached" else None,
         "batch_size": task.batch_size,
         "num_workers": task.workers,
         "cache_dir": task.path.parent / "cache",

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lance_lightning.datamodule import LanceDataModule
+    from lance_lightning.dataset import LanceMapDataset
+    from lance_lightning.lance_samplers import ShardedBatches, ShardedFragments
     from lance_lightning.loader import LanceDataLoader
     from lance_lightning.samplers import BlockShuffle, Sequential, Shuffle
     from lance_lightning.sources import (
@@ -48,12 +50,15 @@ _MODULES = {
     "LanceDataLoader": "loader",
     "LanceDataModule": "datamodule",
     "LanceLightningError": "types",
+    "LanceMapDataset": "dataset",
     "LanceSource": "sources",
     "PermutationSplit": "splits",
     "RandomSplit": "splits",
     "SeparateSources": "sources",
     "Sequential": "samplers",
     "SequentialSplit": "splits",
+    "ShardedBatches": "lance_samplers",
+    "ShardedFragments": "lance_samplers",
     "Shuffle": "samplers",
     "SourceError": "types",
     "StateError": "types",
@@ -72,12 +77,15 @@ __all__ = [
     "LanceDataLoader",
     "LanceDataModule",
     "LanceLightningError",
+    "LanceMapDataset",
     "LanceSource",
     "PermutationSplit",
     "RandomSplit",
     "SeparateSources",
     "Sequential",
     "SequentialSplit",
+    "ShardedBatches",
+    "ShardedFragments",
     "Shuffle",
     "SourceError",
     "StateError",

@@ -16,6 +16,8 @@ from lance_lightning.snapshot import strip_secrets
 from lance_lightning.types import ConfigError, check_int
 
 
+# LightningCLI finds the specs as subclasses of this whose methods are annotated as
+# here; with slots each would be there twice, as dataclass() makes a second class.
 class Splits(Protocol):
     """Which rows of a table belong to which split."""
 
@@ -30,8 +32,8 @@ class Splits(Protocol):
 # -- specs ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class AllRows:
+@dataclass(frozen=True)
+class AllRows(Splits):
     """One split that holds every row.
 
     Args:
@@ -53,8 +55,8 @@ class AllRows:
         return {"splits": "AllRows", "name": self.name}
 
 
-@dataclass(frozen=True, slots=True)
-class RandomSplit:
+@dataclass(frozen=True)
+class RandomSplit(Splits):
     """Rows assigned at random, by their place in the table.
 
     So another number of rows is another assignment of all of them. One of ratios,
@@ -100,8 +102,8 @@ class RandomSplit:
         return {"splits": "RandomSplit", **_sizes_key(self), **own}
 
 
-@dataclass(frozen=True, slots=True)
-class SequentialSplit:
+@dataclass(frozen=True)
+class SequentialSplit(Splits):
     """The first rows to the first split, the next to the second, and so on.
 
     One of ratios, counts and fixed is given.
@@ -135,8 +137,8 @@ class SequentialSplit:
         return {"splits": "SequentialSplit", **_sizes_key(self)}
 
 
-@dataclass(frozen=True, slots=True)
-class HashSplit:
+@dataclass(frozen=True)
+class HashSplit(Splits):
     """Rows assigned by a hash of columns, so that equal values stay together.
 
     A row keeps its split when others are added or deleted.
@@ -181,7 +183,7 @@ class HashSplit:
 
 
 @dataclass(frozen=True, slots=True)
-class CalculatedSplit:
+class CalculatedSplit:  # no subclass of Splits: split_names is a field here
     """Rows assigned by a SQL expression, such as a column that says where they belong.
 
     Args:
@@ -215,7 +217,7 @@ class CalculatedSplit:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class PermutationSplit:
+class PermutationSplit:  # as CalculatedSplit
     """The splits, and the order of rows, of a LanceDB permutation table.
 
     It is read when this is constructed. The rows are read in its order, where other

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lance_lightning.sources import PermutationSource, Source
+from lance_lightning.splits import AllRows, PermutationSplit
 from lance_lightning.transforms import Transforms
 from lance_lightning.types import STAGES, ConfigError, check_int, check_one_of
 
+DEFAULT_FORMAT = "torch"
 FUNCTIONS = ("arrow_transform", "transform", "sample_transform", "collate_fn")
 
 
@@ -43,6 +46,57 @@ def columns_of(value: Any) -> list[str] | dict[str, str] | None:
     if isinstance(found, list) and len(set(found)) < len(found):
         raise ConfigError(f"columns names a column twice: {value!r}")
     return found  # type: ignore[no-any-return]
+
+
+def splits_of_source(source: Source, splits: Any) -> Any:
+    """Return how the rows of a source are split; a permutation is a split already.
+
+    Raises:
+        ConfigError: It is to be split further.
+    """
+    if not isinstance(source, PermutationSource) or source.rows is None:
+        return splits
+    if not isinstance(splits, AllRows):
+        raise ConfigError(
+            f"the source is a LanceDB permutation, one split already, and {splits!r} "
+            "would split it again: leave splits out, or give the table as the source"
+        )
+    return PermutationSplit(source.rows, [splits.name])
+
+
+def columns_of_source(source: Source, columns: Any) -> Any:
+    """Return the columns to read of a source; a permutation may name them itself.
+
+    Raises:
+        ConfigError: Both the permutation and the module name columns.
+    """
+    if not isinstance(source, PermutationSource) or source.columns is None:
+        return columns
+    if columns is not None:
+        raise ConfigError(
+            f"the permutation selects or renames columns ({dict(source.columns)}) and "
+            f"columns={columns!r} would do so again: leave columns out, or give a "
+            "permutation with all of its table's columns"
+        )
+    return dict(source.columns)
+
+
+def output_format_of(value: Any, sources: Iterable[Source]) -> Any:
+    """Return the output format: the module's, else the permutations', else torch.
+
+    Raises:
+        ConfigError: Two of them differ.
+    """
+    permutations = [each for each in sources if isinstance(each, PermutationSource)]
+    chosen = {each.output_format for each in permutations if each.output_format}
+    given = chosen if value is None else chosen | {value}
+    if chosen and len(given) > 1:
+        raise ConfigError(
+            f"a batch has one output format, and got output_format={value!r} with a "
+            f"permutation of format {', '.join(map(repr, sorted(chosen)))}: give one "
+            "of them, output_format=... or permutation.with_format(...)"
+        )
+    return next(iter(given), DEFAULT_FORMAT)
 
 
 def dataloader_kwargs_of(value: Any) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import multiprocessing
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from types import FrameType, MethodType
@@ -22,33 +22,55 @@ from lance_lightning.arguments import (
     OneSplit,
     batch_sizes_of,
     columns_of,
+    columns_of_source,
     dataloader_kwargs_of,
     flag,
     integer,
+    output_format_of,
+    splits_of_source,
     stage_splits_of,
     transforms_of,
 )
+from lance_lightning.batches import move
 from lance_lightning.cache import cache_dir as find_cache_dir
 from lance_lightning.callbacks.batch_size import LogBatchSize
 from lance_lightning.callbacks.prediction import PredictedRows
-from lance_lightning.formats import Format, move
+from lance_lightning.column_cache import CachedRows, cache_rows
+from lance_lightning.dataset import LanceMapDataset
+from lance_lightning.decoders import functions_of
+from lance_lightning.drawn import DrawnOrder
+from lance_lightning.foreign_samplers import as_spec
+from lance_lightning.formats import Format
+from lance_lightning.lance_samplers import FragmentOrder
 from lance_lightning.loader import LanceDataLoader, check_dataloader_kwargs
 from lance_lightning.plan import Plan
 from lance_lightning.progress import FitProgress, positions_by_count
-from lance_lightning.reader import Reader, Stream, mean_row_bytes, window_grid
+from lance_lightning.reader import (
+    Reader,
+    Stream,
+    WindowGrid,
+    mean_row_bytes,
+    window_grid,
+)
 from lance_lightning.resume import adopted, repinned, saved_source
-from lance_lightning.samplers import BlockShuffle, Sampler
-from lance_lightning.shard import EvalShard, TrainShard
-from lance_lightning.snapshot import Snapshot
-from lance_lightning.sources import SeparateSources, Source, as_source
+from lance_lightning.samplers import (
+    BlockShuffle,
+    Sampler,
+    SplitSampler,
+    TrainingSplit,
+    training_shard,
+)
+from lance_lightning.shard import BatchShard, EvalShard, TrainShard
+from lance_lightning.snapshot import Snapshot, strip_secrets
+from lance_lightning.sources import SeparateSources, Source, as_source, live_source
 from lance_lightning.specs import check_saved, from_plain, plain_dict, spec_of
-from lance_lightning.splits import AllRows, build_plans, permutation_of
+from lance_lightning.splits import AllRows, Splits, build_plans, permutation_of
 from lance_lightning.state import (
     STATE_VERSION,
     check_same,
     check_version,
 )
-from lance_lightning.transforms import Transforms
+from lance_lightning.transforms import Transforms, check_importable
 from lance_lightning.types import (
     STAGES,
     ConfigError,
@@ -62,6 +84,10 @@ from lance_lightning.world import Peers, World, world_of_torch, world_of_trainer
 DEFAULT_BATCH_SIZE = 32  # rows per rank per step
 ALL = ""  # the key of the one source that all splits are made of
 
+# Fragments of fewer bytes in the columns that are read, so many of them, are small.
+MANY_FRAGMENTS = 100
+SMALL_BYTES = 1 << 20
+
 
 class LanceDataModule(LightningDataModule):
     """Trains, validates, tests and predicts straight from Lance tables.
@@ -74,15 +100,20 @@ class LanceDataModule(LightningDataModule):
     after ``super().__init__(...)``, so that ``load_from_checkpoint`` can make it again.
 
     Args:
-        source: Where the rows come from: a URI or one of this package's sources.
+        source: Where the rows come from: a URI, one of this package's sources, or a
+            LanceDB table or permutation as it is.
         splits: How the rows are split; splits named ``train``, ``val``, ``test``
             and ``predict`` serve the stages of those names.
-        sampler: The order of training rows. Evaluation is in the plan's order.
+        sampler: The order of training rows: one of this package's samplers; one of
+            torch's, or your own, that yields indices of the split or lists of them; a
+            function that is called with the split as a torch ``Dataset`` and returns
+            one; or a ``lance.sampler.Sampler``. Evaluation is in the plan's order.
         columns: Names of columns, or a mapping from new name to a column or SQL
             expression. None is all columns.
         output_format: ``"arrow"``, ``"numpy"``, ``"pandas"``, ``"polars"``,
             ``"python"``, ``"python_col"``, ``"torch"``, ``"torch_col"`` or
-            ``"torch_row"``.
+            ``"torch_row"``. Default: what a permutation was given by
+            ``with_format``, else ``"torch"``.
         batch_size: Rows per rank per step. Default 32 unless
             ``global_batch_size`` is given.
         global_batch_size: Rows per step over all ranks; this or ``batch_size``.
@@ -96,14 +127,23 @@ class LanceDataModule(LightningDataModule):
         with_row_id: Whether to add the column ``_rowid``.
         cache_dir: Folder for split plans. Default: the environment variable
             ``LANCE_LIGHTNING_CACHE_DIR``, else the platform's cache folder.
+        cache_bytes: Keep the columns of each split in ``cache_dir`` on local disk, of
+            up to so many bytes a split, written before its first batch: for tables
+            behind a network, and for ``Shuffle``. None reads the table itself.
         stage_splits: Mapping from stage to the split (or list of splits, each
             with a loader of its own) that serves it.
         nulls: ``"error"``, ``"mask"`` or ``{"fill": value}``, for all columns or
             as a mapping by column.
         ragged: What ``torch`` and ``numpy`` make of lists of unequal length, one for
             all or a mapping by column: ``"pad"``, zeros to the batch's longest and
-            ``NAME_lengths``; ``"values_offsets"``, all numbers end to end and
-            ``NAME_offsets``; ``"list"``, one tensor a row.
+            ``NAME_lengths``; ``{"pad": value, "multiple": m}``, the same with another
+            value and width; ``"values_offsets"``, all numbers end to end and
+            ``NAME_offsets``; ``"list"``, one tensor a row; ``"nested"``, torch's
+            nested tensors.
+        decoders: What ``torch`` and ``numpy`` make of columns of bytes: ``"image"``
+            decodes PNG, JPEG, WebP and others to uint8 (3, H, W), a function makes of
+            a row's bytes what it returns. One for all columns of bytes, or a mapping
+            by column. Values of one shape are stacked, others come as a list.
         dtype: One dtype for ``torch_row`` and ``torch_col``, such as
             ``"float32"``, for columns of several.
         arrow_transform: Takes and returns a ``pyarrow.RecordBatch``, before it is
@@ -120,12 +160,12 @@ class LanceDataModule(LightningDataModule):
 
     def __init__(
         self,
-        source: Any,
+        source: Source | str | Any,
         *,
-        splits: Any = AllRows("train"),  # noqa: B008  (frozen)
-        sampler: Any = BlockShuffle(),  # noqa: B008  (frozen)
+        splits: Splits = AllRows("train"),  # noqa: B008  (frozen)
+        sampler: Sampler | SplitSampler | Any = BlockShuffle(),  # noqa: B008  (frozen)
         columns: Sequence[str] | Mapping[str, str] | None = None,
-        output_format: str = "torch",
+        output_format: str | None = None,
         batch_size: int | None = None,
         global_batch_size: int | None = None,
         eval_batch_size: int | None = None,
@@ -134,9 +174,11 @@ class LanceDataModule(LightningDataModule):
         seed: int = 0,
         with_row_id: bool = False,
         cache_dir: str | os.PathLike[str] | None = None,
+        cache_bytes: int | None = None,
         stage_splits: Mapping[str, str | Sequence[str]] | None = None,
         nulls: Any = "error",
         ragged: Any = "pad",
+        decoders: Any = None,
         dtype: str | None = None,
         arrow_transform: Any = None,
         transform: Any = None,
@@ -149,6 +191,7 @@ class LanceDataModule(LightningDataModule):
         given = {name: value for name, value in locals().items() if name in names}
         check_saved(given)
         given = {name: from_plain(value, name) for name, value in given.items()}
+        given["source"] = live_source(given["source"])
         self._take(**given)
         self.save_hyperparameters(self._plain(given), frame=_outermost_frame())
 
@@ -164,14 +207,26 @@ class LanceDataModule(LightningDataModule):
             self._sources: dict[str, Source] = dict(given["source"].sources)
         else:
             self._sources = {ALL: as_source(given["source"])}
-        self.splits = spec_of("splits", given["splits"], "split_names")
-        self.sampler: Sampler = spec_of("sampler", given["sampler"], "indices")
+        splits = spec_of("splits", given["splits"], "split_names")
+        if not self._separate:
+            splits = splits_of_source(self._sources[ALL], splits)
+        self.splits = splits
+        self.sampler: Sampler | SplitSampler = spec_of(
+            "sampler", as_spec(given["sampler"]), "state"
+        )
         self.columns = columns_of(given["columns"])
-        self.output_format = given["output_format"]
+        self._columns = {
+            name: columns_of_source(source, self.columns)
+            for name, source in self._sources.items()
+        }
+        self.output_format = output_format_of(
+            given["output_format"], self._sources.values()
+        )
         self._format = Format(
-            given["output_format"],
+            self.output_format,
             nulls=given["nulls"],
             ragged=given["ragged"],
+            decoders=given["decoders"],
             dtype=given["dtype"],
         )
         self._take_batch_sizes(given)
@@ -180,6 +235,9 @@ class LanceDataModule(LightningDataModule):
         self.seed = integer("seed", given["seed"])
         self.with_row_id = flag("with_row_id", given["with_row_id"])
         self._cache_dir = find_cache_dir(given["cache_dir"])
+        self.cache_bytes: int | None = given["cache_bytes"]
+        if self.cache_bytes is not None:
+            check_int("cache_bytes", self.cache_bytes, 1)
         self._kwargs = check_dataloader_kwargs(
             dataloader_kwargs_of(given["dataloader_kwargs"])
         )
@@ -189,6 +247,8 @@ class LanceDataModule(LightningDataModule):
         if self.num_workers:
             for transforms in self._transforms.values():
                 transforms.check_picklable()
+            for name, decoder in functions_of(self._format.decoders):
+                check_importable(name, decoder)
         self._stage_splits = stage_splits_of(given["stage_splits"], self.split_names)
         self._restore_hooks()
         self._snapshots: dict[str, Snapshot] = {}
@@ -293,6 +353,22 @@ class LanceDataModule(LightningDataModule):
             self._plans.update(self._built(self._source_of(split)))
         return self._plans[split]
 
+    def dataset(self, split: str = "train") -> LanceMapDataset:
+        """Return a split as a torch ``Dataset``: one row an index, as it is stored.
+
+        For torch's own samplers, data sets and loaders; the module's functions are
+        not run.
+
+        Raises:
+            ConfigError: The split has no row.
+        """
+        plan = self.plan(split)
+        shard = EvalShard(plan.num_rows, 1, World())
+        stream = Stream(plan, shard, None, self.seed)
+        return LanceMapDataset(
+            self._reader("dataset", split, Transforms(), lambda _: stream)
+        )
+
     def permutation(self, split: str) -> Any:
         """Return LanceDB's own ``Permutation`` of a split, at the pinned version."""
         return permutation_of(self.plan(split), self.snapshot(split))
@@ -304,7 +380,9 @@ class LanceDataModule(LightningDataModule):
 
     def _built(self, name: str) -> dict[str, Plan]:
         source = self._sources[name]
-        splits = AllRows(name) if self._separate else self.splits
+        splits = self.splits
+        if self._separate:
+            splits = splits_of_source(source, AllRows(name))
         snapshot = self.snapshot(name or None)
         return build_plans(splits, snapshot, source.filter, self._cache_dir)
 
@@ -429,17 +507,28 @@ class LanceDataModule(LightningDataModule):
             loaders = work()
         else:
             loaders = self._peers().together(work)
-            self._compare_digests(names)
+            self._compare_digests(names, loaders)
         self._loaders[stage] = loaders
         self._open.update(loaders)
         self._say(stage, loaders)
         return loaders[0] if isinstance(names, OneSplit) else loaders
 
-    def _compare_digests(self, names: Sequence[str]) -> None:
+    def _compare_digests(
+        self, names: Sequence[str], loaders: Sequence[LanceDataLoader]
+    ) -> None:
         peers = self._peers()
         here = {name: self._plans[name].digest for name in names}
-        there = peers.broadcast(here)
-        if not peers.all(here == there):
+        samplers = [loader.reader.stream.sampler for loader in loaders]
+        drawn = [str(getattr(sampler, "digest", "")) for sampler in samplers]
+        there, theirs = peers.broadcast((here, drawn))
+        if not peers.all(here == there and drawn == theirs):
+            if here == there:
+                raise LanceLightningError(
+                    "the sampler draws other rows on some ranks, so none goes on: the "
+                    "ranks share what it draws, so it must draw the same on all of "
+                    f"them, without a rank of its own; rank 0 has the digests {theirs},"
+                    f" this rank {drawn}"
+                )
             raise LanceLightningError(
                 "the ranks have different rows in their splits, so none goes on: "
                 f"rank 0 has the digests {there}, this rank {here}; do all nodes see "
@@ -447,18 +536,34 @@ class LanceDataModule(LightningDataModule):
             )
 
     def _loader(self, stage: str, at: int, split: str) -> LanceDataLoader:
-        snapshot, plan = self.snapshot(split), self.plan(split)
-        schema = snapshot.projected_schema(self.columns, self.with_row_id)
-        transforms = self._transforms[stage]
+        reader = self._reader(
+            stage,
+            split,
+            self._transforms[stage],
+            partial(self._stream, stage, at, split),
+        )
+        return self._loader_over(reader, stage, at)
+
+    def _reader(
+        self,
+        stage: str,
+        split: str,
+        transforms: Transforms,
+        stream_of: Callable[[int], Stream],
+    ) -> Reader:
+        """Return what reads a split; the stream is made for the bytes of a row."""
+        snapshot = self.snapshot(split)
+        asked = self._columns[self._source_of(split)]
+        schema = snapshot.batch_schema(asked, self.with_row_id)
         if transforms.arrow_transform is None:
             self._format.check(schema)
-        columns = snapshot.lance_columns(self.columns, self.with_row_id)
+        columns = snapshot.lance_columns(asked, self.with_row_id)
         row_bytes = mean_row_bytes(snapshot, columns, schema)
         try:
-            stream = self._stream(stage, at, plan, row_bytes)
+            stream = stream_of(row_bytes)
         except ConfigError as error:
             raise ConfigError(f"split {split!r}, stage {stage!r}: {error}") from None
-        reader = Reader(
+        return Reader(
             snapshot=snapshot,
             columns=columns,
             stream=stream,
@@ -466,11 +571,26 @@ class LanceDataModule(LightningDataModule):
             transforms=transforms,
             stage=stage,
             row_bytes=row_bytes,
-            grid=window_grid(
-                stream, row_bytes, small=bool(transforms) and self.num_workers > 0
-            ),
+            grid=self._grid(stream, row_bytes, transforms),
+            cached=self._cached(snapshot, columns, stream.plan, row_bytes),
         )
-        return self._loader_over(reader, stage, at)
+
+    def _cached(
+        self, snapshot: Snapshot, columns: Any, plan: Plan, row_bytes: int
+    ) -> CachedRows | None:
+        if self.cache_bytes is None:
+            return None
+        return cache_rows(
+            self._cache_dir, snapshot, columns, plan, row_bytes, self.cache_bytes
+        )
+
+    def _grid(
+        self, stream: Stream, row_bytes: int, transforms: Transforms
+    ) -> WindowGrid:
+        if self.num_workers and self._format.decoders is not None:
+            return WindowGrid(1)  # a worker sends decoded batches, which are large
+        small = bool(transforms) and self.num_workers > 0
+        return window_grid(stream, row_bytes, small=small)
 
     def _loader_over(self, reader: Reader, stage: str, at: int) -> LanceDataLoader:
         train = stage == "train"
@@ -487,8 +607,8 @@ class LanceDataModule(LightningDataModule):
             loader.batch_sampler = PredictedRows(loader)
         return loader
 
-    def _stream(self, stage: str, at: int, plan: Plan, row_bytes: int) -> Stream:
-        world = self._world()
+    def _stream(self, stage: str, at: int, split: str, row_bytes: int) -> Stream:
+        world, plan = self._world(), self.plan(split)
         if stage != "train":
             size = self.eval_batch_size or max(1, self._global(world) // world.size)
             shard = EvalShard(plan.num_rows, size, world)
@@ -500,14 +620,31 @@ class LanceDataModule(LightningDataModule):
                     "synchronises in every step can hang, eval_batch_size=2 cannot"
                 )
             return Stream(plan, shard, None, self.seed)
-        sampler = self.sampler
-        train = TrainShard(
-            plan.num_rows, self._global(world), world, self.drop_last, sampler.strided
-        )
+        sampler, batch = self._made_sampler(split), self._global(world)
+        train = training_shard(sampler, plan.num_rows, batch, world, self.drop_last)
         if at < len(self._saved):
-            sampler = adopted(sampler, self._saved[at], train.global_batch_size)
-        sampler = sampler.resolve(plan.num_rows, train.global_batch_size, row_bytes)
+            sampler = adopted(sampler, self._saved[at], batch)
+        sampler = sampler.resolve(plan.num_rows, batch, row_bytes)
         return Stream(plan, train, sampler, self.seed)
+
+    def _made_sampler(self, split: str) -> Sampler:
+        """Return the sampler, made for a split where it asks for one."""
+        if not isinstance(self.sampler, SplitSampler):
+            return self.sampler
+        world = self._world()
+        made: Sampler = self.sampler.for_split(
+            TrainingSplit(
+                plan=self.plan(split),
+                snapshot=self.snapshot(split),
+                dataset=partial(self.dataset, split),
+                world_size=world.size,
+                global_batch_size=self._global(world),
+                seed=self.seed,
+            )
+        )
+        if self.num_workers and isinstance(made, DrawnOrder):
+            made.check_importable()
+        return made
 
     def _global(self, world: World) -> int:
         if self._batch_size is not None:
@@ -530,6 +667,9 @@ class LanceDataModule(LightningDataModule):
                 shard = loader.reader.stream.shard
                 assert isinstance(shard, TrainShard)
                 _say_tail(shard)
+                _say_left_out(loader)
+                if loader.reader.cached is None:
+                    _say_small_fragments(loader.reader)
         trainer = self.trainer
         # The steps of training come after the sanity check.
         if self._said or (trainer is not None and trainer.sanity_checking):
@@ -771,6 +911,40 @@ def _refuse_fork() -> None:
 def _listed(sources: Iterable[str]) -> str:
     names = sorted(sources)
     return "one source" if names == [ALL] else f"a source for each of {names}"
+
+
+def _say_left_out(loader: LanceDataLoader) -> None:
+    stream = loader.reader.stream
+    shard = stream.shard
+    if isinstance(shard, BatchShard) and shard.left_out_batches:
+        rank_zero_info(
+            f"Lance data: {shard.left_out_batches} of the sampler's {shard.batches} "
+            f"batches are left out of each epoch: {shard.world.size} ranks take one "
+            "each in every step"
+        )
+    elif isinstance(stream.sampler, FragmentOrder):
+        rows = stream.plan.num_rows
+        left_out = rows - shard.num_rows_of_rank * shard.world.size
+        if left_out:
+            rank_zero_info(
+                f"Lance data: ShardedFragments leaves {left_out} of {rows} rows out of "
+                f"each epoch, so that {shard.world.size} ranks make equal steps of "
+                "whole fragments; fragments of equal size leave out least, and "
+                "ShardedBatches() none"
+            )
+
+
+def _say_small_fragments(reader: Reader) -> None:
+    snapshot = reader.snapshot
+    fragments, rows = snapshot.num_fragments, snapshot.num_rows
+    if fragments < MANY_FRAGMENTS or rows * reader.row_bytes >= fragments * SMALL_BYTES:
+        return
+    rank_zero_warn(
+        f"the table {strip_secrets(snapshot.uri)} lies in {fragments} fragments of "
+        f"about {rows // fragments} rows each, and opening many small files takes "
+        "longer than reading them: write larger ones with "
+        "lance.dataset(uri).optimize.compact_files()"
+    )
 
 
 def _say_tail(shard: TrainShard) -> None:

@@ -19,16 +19,18 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.gather import (
-    BufferPool,
     Places,
+    Pool,
     RowGather,
     empty_array,
     part_of,
 )
 from lance_lightning.types import DataError
 
-PIECE_BYTES = 4 << 20  # beyond 16 MB malloc maps every result anew
+PIECE_BYTES = 8 << 20
+MALLOC_BYTES = 31 << 20  # just below DEFAULT_MMAP_THRESHOLD_MAX of glibc's malloc
 IN_FLIGHT = 2  # pieces asked for at once: one is decoded while one is written
+IN_FLIGHT_FAR = 8  # over a network, where waiting is what costs
 
 # What reading costs on one core, from a local disk in the page cache. A take pays
 # for every run of neighbours and for the bytes; a ranged scan for the call and for
@@ -158,7 +160,7 @@ def read_piece(dataset: Any, columns: Any, offsets: Array) -> pa.Table:
             columns=columns, offset=int(offsets[0]), limit=count, batch_size=count
         ).to_table()
     else:
-        piece = dataset.take(offsets, columns=columns)
+        piece = dataset.take(offsets.tolist(), columns=columns)
     if piece.num_rows != count:
         raise DataError(
             f"asked Lance for {count} rows from offset {int(offsets[0])} to "
@@ -188,7 +190,8 @@ def read_windows(
     columns: Any,
     windows: Iterable[tuple[Array, Array | None]],
     row_bytes: int,
-    pool: BufferPool,
+    pool: Pool,
+    in_flight: int = IN_FLIGHT,
 ) -> Iterator[pa.RecordBatch]:
     """Read windows of rows, each in its order; pieces are read ahead across them.
 
@@ -198,17 +201,19 @@ def read_windows(
         windows: Sorted row offsets and the place of each, as `in_order` gives them.
         row_bytes: Mean bytes of a row.
         pool: Where the memory of the rows comes from.
+        in_flight: Pieces asked for at once.
 
     Yields:
         The rows, in memory that nobody else uses.
     """
+    _let_malloc_keep_pieces()
 
     def read(task: tuple[int, Piece, bool]) -> tuple[int, Piece, bool, pa.Table]:
         return *task, read_piece(dataset, columns, task[1].offsets)
 
     gather: RowGather | None = None
     for rows, piece, last, table in read_ahead(
-        read, _tasks(windows, row_bytes), IN_FLIGHT
+        read, _tasks(windows, row_bytes), in_flight
     ):
         if gather is None and last and _is_the_window(piece, rows):
             yield _one_batch(table)
@@ -219,6 +224,17 @@ def read_windows(
         if last:
             yield gather.finish()
             gather = None
+
+
+def _let_malloc_keep_pieces() -> None:
+    """Let glibc serve the next piece from the memory of the last one.
+
+    Its malloc maps what is larger than a threshold anew, and gives free memory back
+    beyond twice that, so that every piece would be paged in again. The threshold
+    rises, up to 32 MB, to the size of what was mapped and is freed (mallopt(3),
+    ``M_MMAP_THRESHOLD``); at first it is 128 KB. Elsewhere this does nothing.
+    """
+    np.empty(MALLOC_BYTES, np.uint8)
 
 
 def _tasks(

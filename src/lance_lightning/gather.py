@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 Array = np.ndarray[Any, Any]
 Places = slice | Array
+
+ALIGNMENT = 64  # bytes; what Arrow recommends for its buffers
+
+
+class Pool(Protocol):
+    """Where the memory of a window comes from."""
+
+    def take(self, size: int) -> tuple[Array, pa.Buffer]:
+        """Return ``size`` bytes to write to, and the same bytes for Arrow."""
 
 
 class BufferPool:
@@ -60,7 +70,7 @@ class RowGather:
         pool: Where its memory comes from.
     """
 
-    def __init__(self, rows: int, pool: BufferPool) -> None:
+    def __init__(self, rows: int, pool: Pool) -> None:
         self._rows = rows
         self._pool = pool
         self._schema: pa.Schema | None = None
@@ -76,9 +86,7 @@ class RowGather:
         """
         if self._schema is None:
             self._schema = piece.schema
-            self._columns = [
-                _column(field.type, self._rows, self._pool) for field in piece.schema
-            ]
+            self._columns = _columns(piece.schema, self._rows, self._pool)
         for column, chunked in zip(self._columns, piece.columns, strict=True):
             start = done = 0
             for chunk in chunked.chunks:
@@ -107,14 +115,29 @@ def part_of(places: Places, start: int, count: int) -> Places:
     return places[start : start + count]
 
 
-def _column(type_: pa.DataType, rows: int, pool: BufferPool) -> _Fixed | _Variable:
-    layout = _Layout.of(type_)
-    if layout is None:
-        return _Variable(type_, rows)
-    return _Fixed(type_, layout, rows, pool)
+def _columns(schema: pa.Schema, rows: int, pool: Pool) -> list[_Fixed | _Variable]:
+    """Return what collects each column; those of fixed width share one buffer."""
+    layouts = [Layout.of(type_) for type_ in schema.types]
+    ends = np.cumsum([_padded(rows * layout.row_bytes) for layout in layouts if layout])
+    memory, buffer = pool.take(int(ends[-1]) if len(ends) else 0)
+    columns: list[_Fixed | _Variable] = []
+    start = 0
+    for type_, layout in zip(schema.types, layouts, strict=True):
+        if layout is None:
+            columns.append(_Variable(type_, rows))
+            continue
+        size = rows * layout.row_bytes
+        own = memory[start : start + size], buffer.slice(start, size)
+        columns.append(_Fixed(type_, layout, rows, *own))
+        start += _padded(size)
+    return columns
 
 
-class _Layout:
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+class Layout:
     """A fixed-width type taken apart: list levels outside, a primitive inside."""
 
     def __init__(self, lists: list[pa.DataType], leaf: pa.DataType) -> None:
@@ -126,7 +149,7 @@ class _Layout:
         self.row_bytes = self.per_row[-1] * leaf.byte_width
 
     @staticmethod
-    def of(type_: pa.DataType) -> _Layout | None:
+    def of(type_: pa.DataType) -> Layout | None:
         """Return the layout, or None for a type of another kind."""
         if isinstance(type_, pa.BaseExtensionType):
             type_ = type_.storage_type
@@ -145,19 +168,53 @@ class _Layout:
         )
         if not fixed or type_.byte_width == 0:
             return None
-        return _Layout(lists, type_)
+        return Layout(lists, type_)
+
+    def array(
+        self,
+        type_: pa.DataType,
+        rows: int,
+        data: pa.Buffer,
+        bitmaps: Sequence[pa.Buffer | None],
+    ) -> pa.Array:
+        """Return the values in a buffer, as an array of a type of this layout.
+
+        Args:
+            type_: The type.
+            rows: How many.
+            data: The leaf's values.
+            bitmaps: Which are valid at each level, the leaf's last; None is all.
+        """
+        array = pa.Array.from_buffers(
+            self.leaf, rows * self.per_row[-1], [bitmaps[-1], data]
+        )
+        for level in range(len(self.lists) - 1, -1, -1):
+            array = pa.Array.from_buffers(
+                self.lists[level],
+                rows * self.per_row[level],
+                [bitmaps[level]],
+                children=[array],
+            )
+        if isinstance(type_, pa.BaseExtensionType):
+            array = type_.wrap_array(array)
+        return array
 
 
 class _Fixed:
     """A fixed-width column: its rows are blocks of bytes in one buffer."""
 
     def __init__(
-        self, type_: pa.DataType, layout: _Layout, rows: int, pool: BufferPool
+        self,
+        type_: pa.DataType,
+        layout: Layout,
+        rows: int,
+        memory: Array,
+        buffer: pa.Buffer,
     ) -> None:
         self._type = type_
         self._layout = layout
         self._rows = rows
-        memory, self._buffer = pool.take(rows * layout.row_bytes)
+        self._buffer = buffer
         # One void item a row: numpy moves it with one memcpy, a third faster than
         # a row of numbers.
         self._values = memory.view(np.dtype((np.void, layout.row_bytes)))
@@ -194,28 +251,12 @@ class _Fixed:
         valid[places] = found if rows is None else found[rows]
 
     def finish(self) -> pa.Array:
-        layout = self._layout
-        array = pa.Array.from_buffers(
-            layout.leaf,
-            self._rows * layout.per_row[-1],
-            [self._bitmap(len(layout.lists)), self._buffer],
-        )
-        for level in range(len(layout.lists) - 1, -1, -1):
-            array = pa.Array.from_buffers(
-                layout.lists[level],
-                self._rows * layout.per_row[level],
-                [self._bitmap(level)],
-                children=[array],
-            )
-        if isinstance(self._type, pa.BaseExtensionType):
-            array = self._type.wrap_array(array)
-        return array
+        bitmaps = [None if valid is None else _bitmap(valid) for valid in self._valid]
+        return self._layout.array(self._type, self._rows, self._buffer, bitmaps)
 
-    def _bitmap(self, level: int) -> pa.Buffer | None:
-        valid = self._valid[level]
-        if valid is None:
-            return None
-        return pa.py_buffer(np.packbits(valid.ravel(), bitorder="little"))
+
+def _bitmap(valid: Array) -> pa.Buffer:
+    return pa.py_buffer(np.packbits(valid.ravel(), bitorder="little"))
 
 
 class _Variable:

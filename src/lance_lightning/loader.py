@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from lance_lightning.batches import move
 from lance_lightning.fetch import iterate_ahead, read_ahead
-from lance_lightning.formats import move
 from lance_lightning.gather import BufferPool
 from lance_lightning.reader import Reader, Window
-from lance_lightning.shard import TrainShard
+from lance_lightning.shard import BatchShard, TrainShard
 from lance_lightning.state import STATE_VERSION, EpochClock, check_same, check_version
 from lance_lightning.types import ConfigError, StateError, check_int
 from lance_lightning.workers import Request, Workers
@@ -21,6 +21,7 @@ from lance_lightning.workers import Request, Workers
 # What torch's DataLoader takes and we hand on; the rest of it is the module's.
 PASSED_ON = (
     "generator",
+    "in_order",
     "multiprocessing_context",
     "persistent_workers",
     "pin_memory",
@@ -67,7 +68,29 @@ def check_dataloader_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
             "survive a fork, and a worker started that way crashes or hangs: leave "
             "the option out, workers are spawned"
         )
-    return dict(kwargs)
+    if kwargs.get("in_order", True) is not True:
+        raise ConfigError(
+            f"dataloader_kwargs['in_order'] is {kwargs['in_order']!r}, but a resumed "
+            "run could not go on in an order that depends on which worker was faster: "
+            "leave the option out"
+        )
+    # torch has it from 2.6 on.
+    return {name: kwargs[name] for name in kwargs if name != "in_order"}
+
+
+def pinned(batch: Any) -> Any:
+    """Return a batch in page-locked memory, as torch's ``DataLoader`` does it.
+
+    A batch of a type that has a ``pin_memory`` method of its own is pinned by that.
+    """
+    if callable(getattr(batch, "pin_memory", None)):
+        return batch.pin_memory()
+    return move(batch, _pinned_leaf)
+
+
+def _pinned_leaf(value: Any) -> Any:
+    own = getattr(value, "pin_memory", None)
+    return own() if callable(own) else value
 
 
 class SplitRows:
@@ -210,9 +233,12 @@ class LanceDataLoader:
             "global_batch_size": None,
             "drop_last": None,
         }
-        if isinstance(shard, TrainShard):
+        batches = isinstance(shard, BatchShard)  # of the sampler's own sizes
+        if isinstance(shard, TrainShard) and not batches:
             described["global_batch_size"] = shard.global_batch_size
             described["drop_last"] = shard.drop_last
+        if batches or getattr(stream.sampler, "by_rank", False):
+            described["world_size"] = shard.world.size
         return described
 
     def check_state(self, state: Mapping[str, Any]) -> None:
@@ -220,7 +246,8 @@ class LanceDataLoader:
         here = self.describe()
         check_same(state, here, ("split", "plan", "num_rows", "seed"))
         in_mid_epoch = state["batch"] > 0
-        if state["global_batch_size"] == here["global_batch_size"]:
+        sizes = (state["global_batch_size"], here["global_batch_size"])
+        if sizes[0] == sizes[1] or None in sizes:
             check_same(state, here, ("sampler",))
         elif in_mid_epoch:
             raise StateError(
@@ -236,7 +263,7 @@ class LanceDataLoader:
             check_same(
                 state,
                 here,
-                ("drop_last",),
+                ("drop_last", "world_size"),
                 "The checkpoint was saved in the middle of an epoch: restore the "
                 "setting, or resume from a checkpoint at the end of an epoch.",
             )
@@ -255,6 +282,8 @@ class LanceDataLoader:
         if not last:
             return
         epoch, first = (0, 0) if self._clock is None else self._clock.begin()
+        if self._workers is None:  # they draw for themselves
+            self._reader.stream.begin(epoch)
         requests = [
             (epoch, start, end) for start, end in self._reader.windows(first, last)
         ]
@@ -271,27 +300,32 @@ class LanceDataLoader:
 
     def _from_thread(self, requests: list[Request]) -> Iterator[Any]:
         for window in iterate_ahead(self._windows(requests)):
-            yield from self._reader.batches(window)
+            for batch in self._reader.batches(window):
+                yield pinned(batch) if self._pins_batches else batch
 
     def _windows(self, requests: list[Request]) -> Iterator[Window]:
         # The order of one window is worked out while the one before it is read.
         rows = read_ahead(lambda request: self._reader.rows(*request), requests)
         for window in self._reader.read(rows, self._pool):
-            window = self._reader.convert(window)
-            if self._pins:
-                data = move(window.data, torch.Tensor.pin_memory)
-                window = dataclasses.replace(window, data=data)
-            yield window
+            for part in map(self._reader.convert, self._reader.parts(window)):
+                if self._pins and not self._pins_batches:
+                    part = dataclasses.replace(part, data=pinned(part.data))
+                yield part
 
     @property
     def _pins(self) -> bool:
         wanted = bool(self._kwargs.get("pin_memory", False))
         return wanted and torch.accelerator.is_available()
 
+    @property
+    def _pins_batches(self) -> bool:
+        """Whether each batch is pinned, and not the window: functions make new ones."""
+        return self._pins and bool(self._reader.transforms)
+
     def _from_workers(self, requests: list[Request]) -> Iterator[Any]:
         assert self._workers is not None
         for answer in self._workers.answers(requests):
-            if self._reader.transforms:
+            if self._reader.cuts_batches:
                 yield from answer
             else:
                 yield from self._reader.batches(self._reader.convert(answer))

@@ -59,6 +59,20 @@ class Plan:
             return indices + np.int64(self.start)
         return _mapped(self.path)[indices].astype(np.int64)
 
+    def in_table_order(self, indices: Any) -> Any:
+        """Return the row offsets, int64, at ``indices`` of the ascending offsets."""
+        if self.path is None or self.sorted:
+            return self.offsets(indices)
+        return _ascending(self.path)[indices].astype(np.int64)
+
+    def places_in_table_order(self, offsets: Any) -> Any:
+        """Return where among the split's ascending row offsets some of them are."""
+        if self.path is None:
+            return offsets - np.int64(self.start)
+        found = _mapped(self.path) if self.sorted else _ascending(self.path)
+        # Of another dtype, the whole file would be converted.
+        return np.searchsorted(found, offsets.astype(found.dtype))
+
 
 # Mapped, not read: the processes of a machine share its pages.
 @functools.lru_cache(maxsize=32)
@@ -70,6 +84,11 @@ def _mapped(path: str) -> Any:
             f"the plan file {path!r} is gone, so the rows of its split are not known; "
             "start again, with cache_dir=... a folder that nothing cleans up meanwhile"
         ) from error
+
+
+@functools.lru_cache(maxsize=8)
+def _ascending(path: str) -> Any:
+    return np.sort(_mapped(path))
 
 
 def range_plan(name: str, start: int, stop: int) -> Plan:

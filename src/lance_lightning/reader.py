@@ -11,20 +11,30 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from lance_lightning.fetch import PIECE_BYTES, in_order, read_windows
+from lance_lightning.batches import move
+from lance_lightning.blobs import BlobDataset, with_blobs
+from lance_lightning.column_cache import CachedRows
+from lance_lightning.fetch import (
+    IN_FLIGHT,
+    IN_FLIGHT_FAR,
+    PIECE_BYTES,
+    in_order,
+    read_windows,
+)
 from lance_lightning.formats import Format
-from lance_lightning.gather import BufferPool
+from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.plan import Plan
 from lance_lightning.samplers import Sampler
-from lance_lightning.shard import EvalShard, TrainShard
+from lance_lightning.shard import BatchShard, EvalShard, TrainShard
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.transforms import BatchPlace, Transforms, make_batch
-from lance_lightning.types import ROW_ID, TransformError
+from lance_lightning.types import ROW_ID, DecodeError, TransformError
 
 WINDOW_BYTES = 80 << 20  # BlockShuffle's default buffer is 64 MB of rows, and a little
 
 SMALL_WINDOW_BATCHES = 8
 SAMPLE_ROWS = 256  # rows looked at for the mean row's bytes
+DECODED_ROWS = 4  # rows decoded for the same
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -55,6 +65,13 @@ class Stream:
             int64 of shape (rows,), and the rows of each batch, int64 of shape
             (last - first,).
         """
+        if isinstance(self.shard, BatchShard):
+            sampler: Any = self.sampler
+            batches = self.shard.batches_of_rank(first, last)
+            positions, sizes = sampler.rows_of_batches(
+                batches, seed=self.seed, epoch=epoch
+            )
+            return self.plan.offsets(positions), sizes
         positions, sizes = self.shard.positions(first, last)
         if self.sampler is not None and isinstance(self.shard, TrainShard):
             positions = self.sampler.indices(
@@ -65,6 +82,15 @@ class Stream:
                 global_batch_size=self.shard.global_batch_size,
             )
         return self.plan.offsets(positions), sizes
+
+    def begin(self, epoch: int) -> None:
+        """Settle an epoch's order where that is not a function of numbers.
+
+        On the main thread: a sampler of others may draw from global generators.
+        """
+        draw = getattr(self.sampler, "begin", None)
+        if draw is not None:
+            draw(self.seed, epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +167,7 @@ class Reader:
         stage: For error messages.
         row_bytes: Mean bytes of a row in these columns.
         grid: Which batches make a window.
+        cached: The rows on local disk, read there instead; None where they are not.
     """
 
     snapshot: Snapshot
@@ -151,6 +178,7 @@ class Reader:
     stage: str
     row_bytes: int
     grid: WindowGrid
+    cached: CachedRows | None = None
 
     def windows(self, start: int, num_batches: int) -> Iterator[tuple[int, int]]:
         """Return the windows (first batch, last batch excluded) from ``start`` on.
@@ -168,7 +196,7 @@ class Reader:
         offsets, sizes = self.stream.row_offsets(epoch, first, last)
         return Rows(epoch, first, sizes.tolist(), offsets, *in_order(offsets))
 
-    def read(self, windows: Iterable[Rows], pool: BufferPool) -> Iterator[Window]:
+    def read(self, windows: Iterable[Rows], pool: Pool) -> Iterator[Window]:
         """Read windows as Arrow batches.
 
         Args:
@@ -176,15 +204,64 @@ class Reader:
             pool: Where the memory of the rows comes from.
         """
         ours, theirs = itertools.tee(windows)
-        read = read_windows(
-            self.snapshot.open(),
-            self.columns,
-            ((rows.sorted, rows.order) for rows in theirs),
-            self.row_bytes,
-            pool,
-        )
+        asked = ((rows.sorted, rows.order) for rows in theirs)
+        if self.cached is not None:
+            read = self.cached.read_windows(asked, pool)
+        else:
+            read = read_windows(
+                with_blobs(self.snapshot.open(), self.columns),
+                self.columns,
+                asked,
+                self.row_bytes,
+                pool,
+                IN_FLIGHT if self.snapshot.is_local else IN_FLIGHT_FAR,
+            )
         for data, rows in zip(read, ours, strict=True):
             yield Window(data, rows.epoch, rows.first, rows.sizes, rows.row_offsets)
+
+    @property
+    def cuts_batches(self) -> bool:
+        """Whether a worker cuts the batches and sends those, not the window's rows.
+
+        There are functions of the user's, or decoders.
+        """
+        return bool(self.transforms) or self.format.decoders is not None
+
+    def sent_row_bytes(self) -> int:
+        """Return the mean bytes of a row as a worker sends it.
+
+        Where there are decoders some of the split's rows are decoded to find out.
+        """
+        plan = self.stream.plan
+        if self.format.decoders is None or not plan.num_rows:
+            return self.row_bytes
+        count = min(plan.num_rows, DECODED_ROWS)
+        offsets = plan.offsets(np.arange(count))
+        rows = Rows(0, 0, [count], offsets, *in_order(offsets))
+        (window,) = self.read([rows], BufferPool())
+        sizes: list[int] = []
+        move(self.convert(window).data, lambda tensor: sizes.append(tensor.nbytes))
+        return max(self.row_bytes, sum(sizes) // count)
+
+    def parts(self, window: Window) -> Iterator[Window]:
+        """Cut a window that was read into what is converted at once.
+
+        That is a batch where there are decoders: decoded, its rows take many times
+        the memory of their bytes.
+        """
+        if self.format.decoders is None:
+            yield window
+            return
+        start = 0
+        for number, size in enumerate(window.sizes, window.first):
+            yield Window(
+                window.data.slice(start, size),
+                window.epoch,
+                number,
+                [size],
+                window.row_offsets[start : start + size],
+            )
+            start += size
 
     def convert(self, window: Window) -> Window:
         """Convert an Arrow window to the output format, once for all its batches.
@@ -194,7 +271,12 @@ class Reader:
         """
         if self.transforms.arrow_transform is not None:
             return window
-        return replace(window, data=self.format.convert(window.data))
+        try:
+            return replace(window, data=self.format.convert(window.data))
+        except DecodeError as error:
+            at = error.row or 0
+            ids = self._row_ids(window.row_offsets[at : at + 1])
+            raise DecodeError(f"{error}; row ids {ids}", error.row) from error.__cause__
 
     def batches(self, window: Window) -> Iterator[Any]:
         """Cut a converted window into batches and run the user's functions."""
@@ -220,6 +302,11 @@ class Reader:
             except TransformError as error:
                 ids = self._row_ids(place.row_offsets[:8])
                 raise TransformError(f"{error}; row ids {ids}") from error.__cause__
+            except DecodeError as error:  # after an arrow_transform
+                ids = self._row_ids(place.row_offsets[:8])
+                raise DecodeError(f"{error}; in the batch of row ids {ids}") from (
+                    error.__cause__
+                )
             yield batch
             start += size
 
@@ -232,15 +319,19 @@ def mean_row_bytes(snapshot: Snapshot, columns: Any, schema: pa.Schema) -> int:
     """Return the mean bytes of a row, the same in every process.
 
     Fixed-width columns are reckoned from the schema; with others, evenly spread
-    rows are read and their bytes counted.
+    rows are read and their bytes counted; of blobs the sizes alone are read.
     """
     widths = [_width(field.type) for field in schema]
     if all(width is not None for width in widths):
         return max(1, int(sum(width for width in widths if width is not None)))
     rows = snapshot.num_rows
     spread = np.unique(np.linspace(0, rows - 1, min(rows, SAMPLE_ROWS)).astype("int64"))
-    sample = snapshot.open().take(spread, columns=columns)
-    return max(1, int(sample.nbytes) // max(1, len(spread)))
+    dataset = snapshot.open()
+    total = int(dataset.take(spread, columns=columns).nbytes)
+    reading = with_blobs(dataset, columns)
+    if isinstance(reading, BlobDataset):
+        total += reading.num_bytes(spread)
+    return max(1, total // max(1, len(spread)))
 
 
 def window_grid(stream: Stream, row_bytes: int, *, small: bool) -> WindowGrid:

@@ -1,19 +1,24 @@
 """The samplers a user names: the order of an epoch, and how ranks share a batch.
 
-For training only; evaluation is in the order of the plan. All are elastic: the
-order knows nothing of ranks or workers.
+For training only; evaluation is in the order of the plan. The samplers of this file
+are elastic: the order knows nothing of ranks or workers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lance_lightning.order import block_shuffle, shuffle
+from lance_lightning.plan import Plan
+from lance_lightning.shard import BatchShard, TrainShard
+from lance_lightning.snapshot import Snapshot
 from lance_lightning.types import ConfigError, StateError, check_int
+from lance_lightning.world import World
 
 Ints = NDArray[np.int64]
 
@@ -23,15 +28,18 @@ _MAX_BLOCK = 256
 _STREAMS = 8  # fewer leave neighbouring batches alike on a sorted table
 
 
+# LightningCLI finds the specs as subclasses of this whose methods are annotated as
+# here; with slots each would be there twice, as dataclass() makes a second class.
 class Sampler(Protocol):
-    """The order in which training visits the rows of a split.
+    """The order in which training visits the rows of a split."""
 
-    Attributes:
-        strided: Whether rank r takes the positions r modulo the world size of a
-            global batch, or the r-th part of it.
-    """
+    @property
+    def strided(self) -> bool:
+        """Whether a rank takes every world-size-th position, or a part in one piece.
 
-    strided: ClassVar[bool]
+        That is, rank r the positions of a global batch that are r modulo the world
+        size, or the r-th part of it.
+        """
 
     def resolve(self, num_rows: int, global_batch_size: int, row_bytes: int) -> Sampler:
         """Return the sampler with every size filled in.
@@ -71,12 +79,79 @@ class Sampler(Protocol):
         """Return the sampler in plain Python, for a checkpoint."""
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingSplit:
+    """What a sampler can ask of the split that it orders.
+
+    Args:
+        plan: The split's rows.
+        snapshot: The table.
+        dataset: Returns the split as a torch ``Dataset``.
+        world_size: The number of ranks.
+        global_batch_size: Rows in a batch over all ranks.
+        seed: The module's seed.
+    """
+
+    plan: Plan
+    snapshot: Snapshot
+    dataset: Callable[[], Any]
+    world_size: int
+    global_batch_size: int
+    seed: int
+
+
+@runtime_checkable
+class SplitSampler(Protocol):
+    """A sampler that is made for one split: its order needs more than numbers."""
+
+    def for_split(self, split: TrainingSplit) -> Any:
+        """Return a `Sampler` over the split.
+
+        It says as ``epoch_rows`` how many rows an epoch has, over all ranks, and as
+        ``by_rank``, where it is true, that another number of ranks is another order.
+
+        Raises:
+            ConfigError: The split has no such order.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """Return the sampler in plain Python."""
+
+
+def training_shard(
+    sampler: Any,
+    num_rows: int,
+    global_batch_size: int,
+    world: World,
+    drop_last: bool,
+) -> TrainShard:
+    """Return a rank's share of the order of a sampler, made for its split.
+
+    Args:
+        sampler: A `Sampler`, or what `SplitSampler.for_split` returned.
+        num_rows: Rows in the split.
+        global_batch_size: Rows in a batch over all ranks.
+        world: This rank and the number of ranks.
+        drop_last: Leave out the last global batch if it is not full.
+
+    Raises:
+        ConfigError: There is no batch for each rank.
+    """
+    rows = getattr(sampler, "epoch_rows", num_rows)
+    batches = getattr(sampler, "batches", None)
+    strided = sampler.strided
+    if batches is None:
+        return TrainShard(rows, global_batch_size, world, drop_last, strided)
+    mean = -(-rows // batches) * world.size
+    return BatchShard(rows, mean, world, drop_last, strided, batches)
+
+
 def _state(sampler: BlockShuffle | Shuffle | Sequential) -> dict[str, Any]:
     return {"sampler": type(sampler).__name__, **asdict(sampler)}
 
 
-@dataclass(frozen=True, slots=True)
-class BlockShuffle:
+@dataclass(frozen=True)
+class BlockShuffle(Sampler):
     """Shuffle blocks of neighbouring rows, and rows within buffers of many blocks.
 
     Reads cost far less than with `Shuffle`, since neighbours are read together, and
@@ -106,9 +181,7 @@ class BlockShuffle:
         if self.buffer_size is not None:
             check_int("buffer_size", self.buffer_size, 1)
 
-    def resolve(
-        self, num_rows: int, global_batch_size: int, row_bytes: int
-    ) -> BlockShuffle:
+    def resolve(self, num_rows: int, global_batch_size: int, row_bytes: int) -> Sampler:
         """Return the sampler with both sizes; see `Sampler.resolve`."""
         check_int("global_batch_size", global_batch_size, 1)
         block = self.block_size or _default_block(global_batch_size, row_bytes)
@@ -163,13 +236,13 @@ def _default_block(global_batch_size: int, row_bytes: int) -> int:
     return block
 
 
-@dataclass(frozen=True, slots=True)
-class Shuffle:
+@dataclass(frozen=True)
+class Shuffle(Sampler):
     """Any row anywhere in the epoch: a full shuffle, and the most costly to read."""
 
     strided: ClassVar[bool] = True
 
-    def resolve(self, num_rows: int, global_batch_size: int, row_bytes: int) -> Shuffle:
+    def resolve(self, num_rows: int, global_batch_size: int, row_bytes: int) -> Sampler:
         """Return the sampler itself: it has no sizes."""
         return self
 
@@ -190,16 +263,14 @@ class Shuffle:
         return _state(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Sequential:
+@dataclass(frozen=True)
+class Sequential(Sampler):
     """The order of the plan, every epoch: the least costly to read."""
 
     # A strided share would make every rank read the whole table.
     strided: ClassVar[bool] = False
 
-    def resolve(
-        self, num_rows: int, global_batch_size: int, row_bytes: int
-    ) -> Sequential:
+    def resolve(self, num_rows: int, global_batch_size: int, row_bytes: int) -> Sampler:
         """Return the sampler itself: it has no sizes."""
         return self
 

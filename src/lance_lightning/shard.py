@@ -163,6 +163,63 @@ class TrainShard:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchShard(TrainShard):
+    """The share of one rank where the sampler makes the batches: whole ones.
+
+    Step t is the batches ``[t W, (t + 1) W)``, one a rank, W the world size. Those
+    that do not make a step are left out. Sizes in rows are means.
+
+    Args:
+        batches: Batches of an epoch, over all ranks.
+
+    Raises:
+        ConfigError: There are fewer batches than ranks.
+    """
+
+    batches: int
+
+    def __post_init__(self) -> None:
+        if self.batches < self.world.size:
+            raise ConfigError(
+                f"the sampler makes {self.batches} batches for {self.world.size} "
+                "ranks, so some rank would have none and the others would wait for it "
+                "forever; make more batches or use fewer ranks"
+            )
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch, the same for every rank."""
+        return self.batches // self.world.size
+
+    @property
+    def num_rows_of_rank(self) -> int:
+        """Rows that this rank delivers in an epoch, by the mean batch."""
+        return self.num_batches * (self.global_batch_size // self.world.size)
+
+    @property
+    def left_out_batches(self) -> int:
+        """Batches of an epoch that no rank gets."""
+        return self.batches % self.world.size
+
+    @property
+    def repeated_rows(self) -> int:
+        """Rows that come twice in an epoch: none."""
+        return 0
+
+    @property
+    def last_batch_rows(self) -> int:
+        """Rows in this rank's last batch, by the mean batch."""
+        return self.global_batch_size // self.world.size
+
+    def batches_of_rank(self, first: int, last: int) -> Ints:
+        """Return which of the sampler's batches are this rank's in these steps."""
+        _check_batches(first, last, self.num_batches)
+        return np.arange(first, last, dtype=np.int64) * self.world.size + (
+            self.world.rank
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class EvalShard:
     """The share of one rank in validation, test or prediction.
 

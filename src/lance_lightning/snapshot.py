@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lance
+import lance.arrow  # it registers Lance's own extension types, bfloat16 say
 import pyarrow as pa
 
+from lance_lightning.blobs import bytes_of_blobs
 from lance_lightning.identity import Identity, identity_of
 from lance_lightning.types import ROW_ID, ConfigError, SourceError
 
@@ -92,6 +94,20 @@ def listed(names: Iterable[Any]) -> str:
     return (shown or "none") + (f" and {more} more" if more > 0 else "")
 
 
+class Remote(Protocol):
+    """How a process opens a table that lies behind a server; it can pickle."""
+
+    def open(
+        self, options: Mapping[str, str | None], branch: str | None, version: int
+    ) -> Any:
+        """Return what stands in for a ``lance.LanceDataset``, with `identity()`."""
+
+    def table_at(
+        self, options: Mapping[str, str | None], branch: str | None, version: int
+    ) -> Any:
+        """Return LanceDB's own table."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Snapshot:
     """A table pinned at a version: small, and opened by each process for itself.
@@ -105,6 +121,7 @@ class Snapshot:
             and comes back from the environment of the process that opens it.
         identity: What was found at that version when it was pinned.
         from_memory: The dataset is the cached copy of an in-memory table.
+        remote: Opens a table that lies behind a server; None for Lance itself.
     """
 
     uri: str
@@ -113,9 +130,22 @@ class Snapshot:
     storage_options: Mapping[str, str | None] = field(hash=False)
     identity: Identity
     from_memory: bool = False
+    remote: Remote | None = None
+
+    @property
+    def num_fragments(self) -> int:
+        """Fragments that the rows lie in; 0 where Lance cannot tell."""
+        dataset = self.open()
+        return len(dataset.get_fragments()) if self.remote is None else 0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the dataset lies in the file system."""
+        scheme, mark, _ = self.uri.partition("://")
+        return self.remote is None and (not mark or scheme.startswith("file"))
 
     def open(self) -> Any:
-        """Return the ``lance.LanceDataset`` at this version.
+        """Return the ``lance.LanceDataset`` at this version, or what stands in for it.
 
         One a process: opened, and held against `identity`, the first time.
 
@@ -153,7 +183,7 @@ class Snapshot:
     def __reduce__(self) -> tuple[Any, ...]:
         options = without_environment(self.storage_options)
         state = (self.uri, self.version, self.branch, options)
-        return _restored, (*state, self.identity, self.from_memory)
+        return _restored, (*state, self.identity, self.from_memory, self.remote)
 
     def lance_columns(
         self, columns: Columns, with_row_id: bool = False
@@ -197,6 +227,16 @@ class Snapshot:
                 self._projected({name: sql}, f"the expression {sql!r} for {name!r}")
             raise
 
+    def batch_schema(self, columns: Columns, with_row_id: bool = False) -> Any:
+        """Return the ``pyarrow.Schema`` of the batches that are read.
+
+        It is `projected_schema` with the bytes of blobs in the place of what Lance
+        gives for them, which is where they lie.
+        """
+        schema = self.projected_schema(columns, with_row_id)
+        in_lance = isinstance(self.open(), lance.LanceDataset)
+        return bytes_of_blobs(schema) if in_lance else schema
+
     def _projected(self, wanted: list[str] | dict[str, str] | None, doing: str) -> Any:
         remedy = f"columns there are: {listed(self.schema.names)}"
         with explained(doing, self.uri, self.storage_options, remedy):
@@ -227,9 +267,10 @@ def _restored(
     options: dict[str, str | None],
     identity: Identity,
     from_memory: bool,
+    remote: Remote | None,
 ) -> Snapshot:
     filled = from_environment(options)
-    return Snapshot(uri, version, branch, filled, identity, from_memory)
+    return Snapshot(uri, version, branch, filled, identity, from_memory, remote)
 
 
 def without_environment(options: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -255,10 +296,19 @@ def _opened(snapshot: Snapshot) -> Any:
 
 
 def _open_verified(snapshot: Snapshot) -> Any:
-    dataset = open_at(
-        snapshot.uri, snapshot.storage_options, snapshot.branch, snapshot.version
+    options, branch, version = (
+        snapshot.storage_options,
+        snapshot.branch,
+        snapshot.version,
     )
-    found, pinned = identity_of(dataset), snapshot.identity
+    if snapshot.remote is not None:
+        _check_environment(options)
+        dataset = snapshot.remote.open(options, branch, version)
+        found = dataset.identity()
+    else:
+        dataset = open_at(snapshot.uri, options, branch, version)
+        found = identity_of(dataset)
+    pinned = snapshot.identity
     if snapshot.from_memory:  # its folder's name holds the digest of its content
         found = Identity(found.version, found.schema, pinned.fragments)
     if found != pinned:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,6 +18,17 @@ from lance_lightning.identity import (
     identity_of,
     schema_digest,
 )
+from lance_lightning.lancedb_objects import (
+    is_in_memory,
+    is_permutation,
+    is_remote,
+    is_table,
+    memory_rows,
+    permutation_parts,
+    served_table,
+    stored_table,
+)
+from lance_lightning.remote import SCHEME, RemotePlace
 from lance_lightning.snapshot import (
     Snapshot,
     absolute,
@@ -89,7 +100,7 @@ class _Pinned:
             value = getattr(self, item.name)
             if item.name == "storage_options" and value:
                 value = dict.fromkeys(value, "***")
-            elif item.name == "uri":
+            elif item.name in ("uri", "host_override") and value:
                 value = strip_secrets(value)
             if value is not None:
                 shown.append(f"{item.name}={value!r}")
@@ -172,9 +183,12 @@ class LanceSource(_Pinned):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LanceDBSource(_Pinned):
-    """A table of a LanceDB database that lies in a folder or an object store.
+    """A table of a LanceDB database: in a folder, an object store or LanceDB Cloud.
 
-    LanceDB is asked once where the table lies; everything after needs Lance alone.
+    Where the table lies in storage, LanceDB is asked once for the place, and everything
+    after needs Lance alone. The rows of a remote table (``db://``) are read through
+    LanceDB's Table API; each process takes the API key from its own environment
+    variable ``LANCEDB_API_KEY``.
 
     Args:
         uri: The database, as for ``lancedb.connect``.
@@ -186,33 +200,50 @@ class LanceDBSource(_Pinned):
         branch: The branch to read; ``version`` is then counted on it.
         storage_options: What the object store needs; never shown.
         filter: A SQL expression that rows must pass.
+        region: LanceDB Cloud's region, of a remote database.
+        host_override: The URL of a server of your own, of a remote database.
+        connection_factory: A function that workers can import. It takes the table's
+            name and returns the open LanceDB table, of a remote database, for other
+            credentials than an API key.
 
     Raises:
         ConfigError: A value is of the wrong type, or both tag and version are given.
-        SourceError: The database is remote or in memory.
+        SourceError: The database is in memory.
     """
 
     uri: str
     table: str
     namespace: str | Sequence[str] | None = field(default=None, kw_only=True)
+    region: str | None = field(default=None, kw_only=True)
+    host_override: str | None = field(default=None, kw_only=True)
+    connection_factory: Callable[[str], Any] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uri", _checked_uri(self.uri))
         object.__setattr__(self, "namespace", _namespace(self.namespace))
         if not isinstance(self.table, str) or not self.table:
             raise ConfigError(f"table must be a table's name, got {self.table!r}")
-        place = strip_secrets(self.uri)
-        if self.uri.startswith("db://"):
-            raise SourceError(
-                f"the remote database {place!r} is not supported yet; copy the table "
-                "to a Lance dataset and use LanceSource(uri)"
-            )
         if self.uri.startswith("memory://"):
             raise SourceError(
-                f"the tables of {place!r} live in one connection alone and cannot be "
-                "opened by URI; pass the table itself: ArrowSource(table)"
+                f"the tables of {strip_secrets(self.uri)!r} live in one connection "
+                "alone and cannot be opened by URI; pass the table itself: "
+                "ArrowSource(table)"
             )
+        for name in ("region", "host_override", "connection_factory"):
+            self._check_remote(name, getattr(self, name))
         _Pinned.__post_init__(self)
+
+    def _check_remote(self, name: str, value: Any) -> None:
+        if value is None:
+            return
+        if not self.uri.startswith(SCHEME):
+            raise ConfigError(
+                f"{name} is for a remote database, {SCHEME}..., and this one is "
+                f"{strip_secrets(self.uri)!r}: leave it out"
+            )
+        fits = callable(value) if name == "connection_factory" else value
+        if not fits or not (callable(value) or isinstance(value, str)):
+            raise ConfigError(f"{name} of a remote database cannot be {value!r}")
 
     def describe(self) -> str:
         """Return database and table, without secrets."""
@@ -226,7 +257,28 @@ class LanceDBSource(_Pinned):
             SourceError: There is no such database, table, version, tag or branch, or
                 the filter does not fit the schema.
         """
+        if self.uri.startswith(SCHEME):
+            return self._pin_remote(version)
         return self._pin(self._located(), version)
+
+    def _pin_remote(self, version: int | None) -> Snapshot:
+        place = RemotePlace(
+            self.uri,
+            self.table,
+            tuple(self.namespace or ()),
+            self.region,
+            self.host_override,
+            self.connection_factory,
+        )
+        options = dict(self.storage_options or {})
+        branch = None if self.branch == "main" else self.branch
+        wanted = version or self.version or self.tag
+        found = place.open(options, branch, wanted).identity()
+        snapshot = Snapshot(
+            place.describe(), found.version, branch, options, found, remote=place
+        )
+        snapshot.check_filter(self.filter)
+        return snapshot
 
     def _located(self) -> str:
         """Return the URI of the table's Lance dataset."""
@@ -338,14 +390,13 @@ class ArrowSource:
 def _arrow_table(value: Any) -> Any:
     if isinstance(value, pa.RecordBatch):
         value = pa.Table.from_batches([value])
-    elif type(value).__module__.startswith("lancedb.") and hasattr(value, "to_arrow"):
-        uri = str(value.uri)
-        if not uri.startswith("memory://"):
+    elif is_table(value):
+        if not is_in_memory(value):
             raise ConfigError(
-                f"the LanceDB table at {strip_secrets(uri)!r} is stored already, and "
-                "ArrowSource would copy it; use LanceDBSource(uri, table)"
+                f"the LanceDB table {value.name!r} is stored already, and ArrowSource "
+                "would copy it; give the table itself, or LanceDBSource(uri, table)"
             )
-        value = value.to_arrow()
+        value = memory_rows(value)
     if not isinstance(value, pa.Table):
         raise ConfigError(
             "ArrowSource takes a pyarrow.Table or RecordBatch, or a LanceDB table in "
@@ -411,14 +462,162 @@ def _separate(name: str, value: Any) -> Source:
     return as_source(value)
 
 
-def as_source(value: Any) -> Source:
-    """Return a source as it is, and a path or URI as a `LanceSource`.
+# -- LanceDB's live objects ----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TableSource:
+    """A live LanceDB table: the version that its handle is at.
+
+    Not a version that was asked for: a checkpoint's takes its place.
+
+    Args:
+        source: The same table by its name, at the newest version.
+        version_of_handle: What is read.
+    """
+
+    source: LanceSource | LanceDBSource
+    version_of_handle: int
+
+    @property
+    def filter(self) -> str | None:
+        """No filter: a table has none."""
+        return self.source.filter
+
+    def describe(self) -> str:
+        """Return where the table lies, without secrets."""
+        return self.source.describe()
+
+    def resolve(self, cache_dir: Path, version: int | None = None) -> Snapshot:
+        """Pin the table at ``version``, else at that of the handle.
+
+        Raises:
+            SourceError: There is no such version any more.
+        """
+        return self.source.resolve(cache_dir, version or self.version_of_handle)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PermutationSource:
+    """A live LanceDB permutation: a table, which of its rows, and their order.
+
+    Args:
+        base: The table.
+        rows: A permutation table of one split, as a ``pyarrow.Table``; None is every
+            row of the base.
+        columns: New name -> column; None is all, under their own names.
+        output_format: What ``with_format`` was given; None where it was not called.
+    """
+
+    base: Source
+    rows: Any
+    columns: Mapping[str, str] | None
+    output_format: str | None
+
+    @property
+    def filter(self) -> str | None:
+        """No filter: it chose the rows when it was built."""
+        return self.base.filter
+
+    @property
+    def version(self) -> int | None:
+        """The version that was permuted, where its row ids mean that one alone."""
+        return getattr(self.base, "version", None)
+
+    def describe(self) -> str:
+        """Return where the table lies, without secrets."""
+        kept = "every row" if self.rows is None else f"{self.rows.num_rows} rows"
+        return f"permutation ({kept}) of {self.base.describe()}"
+
+    def resolve(self, cache_dir: Path, version: int | None = None) -> Snapshot:
+        """Pin the table.
+
+        Raises:
+            SourceError: There is no such version any more.
+        """
+        return self.base.resolve(cache_dir, version)
+
+
+def live_source(value: Any) -> Any:
+    """Return the source of a live LanceDB table or permutation, else ``value``.
 
     Raises:
-        ConfigError: It is neither.
+        ConfigError: It has what cannot be taken over.
+        SourceError: The table cannot be opened.
+    """
+    if is_permutation(value):
+        return _permutation_source(value)
+    return _table_source(value) if is_table(value) else value
+
+
+def _table_source(
+    table: Any, connection_factory: Callable[[str], Any] | None = None
+) -> Source:
+    if is_in_memory(table):
+        return ArrowSource(table)
+    if is_remote(table):
+        served = served_table(table, reopened=connection_factory is not None)
+        found: Any = LanceDBSource(
+            served.uri,
+            served.table,
+            namespace=served.namespace,
+            region=served.region,
+            host_override=served.host_override,
+            connection_factory=connection_factory,
+            branch=served.branch,
+        )
+        return _at(found, served.version, served.is_newest)
+    stored = stored_table(table)
+    options = stored.storage_options or None
+    found = LanceSource(stored.uri, branch=stored.branch, storage_options=options)
+    return _at(found, stored.version, stored.is_newest)
+
+
+def _at(source: Any, version: int, is_newest: bool) -> Source:
+    """Return a version of a table; one behind the newest was checked out."""
+    if is_newest:
+        return TableSource(source, version)
+    return replace(source, version=version)  # type: ignore[no-any-return]
+
+
+def _permutation_source(permutation: Any) -> PermutationSource:
+    parts = permutation_parts(permutation)
+    if isinstance(parts.base, pa.Table):
+        return PermutationSource(
+            ArrowSource(parts.base), None, None, parts.output_format
+        )
+    base: Any = _table_source(parts.base, parts.connection_factory)
+    if parts.rows is not None:
+        base = _permuted(base, parts.rows.schema.metadata or {})
+    return PermutationSource(base, parts.rows, parts.columns, parts.output_format)
+
+
+def _permuted(source: Source, recorded: Mapping[bytes, bytes]) -> Source:
+    """Return the table at the version that was permuted, where it was recorded."""
+    if b"base_version" not in recorded:
+        return source
+    named: Any = source.source if isinstance(source, TableSource) else source
+    branch = recorded.get(b"base_branch")
+    return replace(  # type: ignore[no-any-return]
+        named,
+        version=int(recorded[b"base_version"]),
+        branch=None if branch is None else branch.decode(),
+    )
+
+
+# -- whatever a user gives -----------------------------------------------------
+
+
+def as_source(value: Any) -> Source:
+    """Return a source as it is, and make one of a path, a URI or a live table.
+
+    Raises:
+        ConfigError: It is none of these.
+        SourceError: A live table cannot be opened.
     """
     if isinstance(value, (str, os.PathLike)):
         return LanceSource(os.fspath(value))
+    value = live_source(value)
     if isinstance(value, Source):
         return value
     hint = ""
@@ -428,9 +627,11 @@ def as_source(value: Any) -> Source:
         hint = "; write ArrowSource(pa.Table.from_pandas(df)), or (df.to_arrow())"
     elif isinstance(value, Mapping):
         hint = "; a mapping needs a _target_, such as lance_lightning.LanceSource"
+    elif type(value).__name__ == "Permutations":
+        hint = "; write SeparateSources(train=permutations['train'], ...)"
     raise ConfigError(
-        f"source must be a URI or a source such as LanceSource(uri), got "
-        f"{type(value).__name__}{hint}"
+        "source must be a URI, a source such as LanceSource(uri), or a LanceDB table "
+        f"or permutation, got {type(value).__name__}{hint}"
     )
 
 

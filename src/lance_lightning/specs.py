@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lance_lightning import samplers, snapshot, sources, splits
+from lance_lightning import lance_samplers, samplers, snapshot, sources, splits
 from lance_lightning.types import ConfigError
 
 TARGET = "_target_"
@@ -23,6 +23,8 @@ SPECS: dict[str, type[Any]] = {
     for spec in (
         samplers.BlockShuffle,
         samplers.Sequential,
+        lance_samplers.ShardedBatches,
+        lance_samplers.ShardedFragments,
         samplers.Shuffle,
         sources.ArrowSource,
         sources.LanceDBSource,
@@ -63,6 +65,8 @@ def to_plain(value: Any) -> Any:
     a table in memory, a function) becomes a mark that `check_saved` asks for.
     """
     value = _without_omegaconf(value)
+    if isinstance(value, sources.TableSource):
+        value = value.source
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, np.generic):

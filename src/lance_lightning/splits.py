@@ -393,12 +393,6 @@ def permutation_of(plan: Plan, snapshot: Snapshot) -> Any:
     import lancedb
     from lancedb.permutation import Permutation
 
-    folder, _, name = snapshot.uri.rstrip("/").rpartition("/")
-    if not name.endswith(".lance") or name == ".lance":
-        raise ConfigError(
-            f"LanceDB opens a Lance dataset as a table only where its folder ends in "
-            f"'.lance', so it cannot read {snapshot.describe()}; rename the folder"
-        )
     if plan.num_rows == 0:
         raise ConfigError(
             f"split {plan.name!r} has no row, and LanceDB makes no empty permutation"
@@ -409,9 +403,22 @@ def permutation_of(plan: Plan, snapshot: Snapshot) -> Any:
         metadata["base_branch"] = snapshot.branch
     rows = pa.table({"row_id": ids, "split_id": np.zeros(len(ids), np.uint64)})
     rows = rows.replace_schema_metadata(metadata)
-    options = dict(snapshot.storage_options) or None
-    base = lancedb.connect(folder, storage_options=options).open_table(
-        name.removesuffix(".lance"), branch=snapshot.branch
-    )
     permutation = lancedb.connect("memory://").create_table("permutation", rows)
-    return Permutation.from_tables(base, permutation, 0)
+    return Permutation.from_tables(_lancedb_table(snapshot), permutation, 0)
+
+
+def _lancedb_table(snapshot: Snapshot) -> Any:
+    import lancedb
+
+    options, branch = snapshot.storage_options, snapshot.branch
+    if snapshot.remote is not None:
+        return snapshot.remote.table_at(options, branch, snapshot.version)
+    folder, _, name = snapshot.uri.rstrip("/").rpartition("/")
+    if not name.endswith(".lance") or name == ".lance":
+        raise ConfigError(
+            f"LanceDB opens a Lance dataset as a table only where its folder ends in "
+            f"'.lance', so it cannot read {snapshot.describe()}; rename the folder"
+        )
+    return lancedb.connect(folder, storage_options=dict(options) or None).open_table(
+        name.removesuffix(".lance"), branch=branch
+    )

@@ -40,6 +40,19 @@ class DataError(LanceLightningError, ValueError):
     """Values in the table that the output format cannot hold."""
 
 
+class DecodeError(DataError):
+    """Bytes that a decoder could not read.
+
+    Args:
+        message: What happened.
+        row: The row, counted among those that were converted at once.
+    """
+
+    def __init__(self, message: str, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
+
+
 class StateError(LanceLightningError, RuntimeError):
     """A checkpoint that does not belong to this data or this configuration."""
 

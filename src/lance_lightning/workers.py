@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lance_lightning.gather import BufferPool
+from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.reader import Reader, Window
+from lance_lightning.transport import SharedPool, pack
 from lance_lightning.types import ConfigError
 
 SHARED_MEMORY = "/dev/shm"
@@ -56,8 +56,8 @@ class Workers:
     def answers(self, requests: list[Request]) -> Iterator[Any]:
         """Yield what the workers make of each request, in order.
 
-        That is a list of batches where there are functions of the user's, else the
-        `Window` as it was read.
+        That is a list of batches where the workers cut them, else the `Window` as it
+        was read.
         """
         if self._dataloader is None:
             self._dataloader = self._start()
@@ -69,7 +69,14 @@ class Workers:
             if self._answers is None or id(self._answers) != number:
                 return
             answer = next(self._answers)
-            yield answer if self._reader.transforms else _unpacked(answer, request)
+            if self._reader.cuts_batches:
+                yield answer
+            else:
+                sizes, packed = answer
+                epoch, first, _ = request
+                # Only the user's functions ask for offsets; they ran in the worker.
+                yield Window(packed.unpack(), epoch, first, sizes, NO_OFFSETS)
+            del answer  # its memory serves the next window
 
     def close(self) -> None:
         """Stop the workers; the next request starts them again."""
@@ -105,9 +112,10 @@ class Workers:
             return
         shard = self._reader.stream.shard
         rows = -(-shard.num_rows_of_rank // max(1, shard.num_batches))
-        window = batches * rows * self._reader.row_bytes
+        window = batches * rows * self._reader.sent_row_bytes()
         ahead = self._options.get("prefetch_factor") or 2
-        need = window * ahead * self._num_workers
+        # One more is in use, and the one before it may not be gone yet.
+        need = window * (ahead * self._num_workers + 2)
         if need > free:
             mb = 1 << 20
             raise ConfigError(
@@ -137,39 +145,16 @@ class _Windows(Dataset[Any]):
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._pool = BufferPool()
+        self._pool: Pool = BufferPool() if reader.cuts_batches else SharedPool()
 
     def __getitem__(self, request: Request) -> Any:
         rows = self._reader.rows(*request)
         (window,) = self._reader.read([rows], self._pool)
-        if self._reader.transforms:
-            return list(self._reader.batches(self._reader.convert(window)))
-        return _packed(window)
-
-
-def _packed(window: Window) -> tuple[list[int], torch.Tensor]:
-    """Return a window as one tensor of Arrow IPC bytes.
-
-    Tensors cross to the main process in shared memory; anything else is pickled
-    and squeezed through a pipe.
-    """
-    counter = pa.MockOutputStream()
-    with pa.ipc.new_stream(counter, window.data.schema) as writer:
-        writer.write_batch(window.data)
-    block = torch.empty(counter.size(), dtype=torch.uint8)
-    sink = pa.FixedSizeBufferWriter(pa.py_buffer(block.numpy()))
-    with pa.ipc.new_stream(sink, window.data.schema) as writer:
-        writer.write_batch(window.data)
-    return list(window.sizes), block
-
-
-def _unpacked(answer: tuple[list[int], torch.Tensor], request: Request) -> Window:
-    """Return the window that `_packed` sent, without a copy."""
-    sizes, block = answer
-    data = pa.ipc.open_stream(pa.py_buffer(block.numpy())).read_next_batch()
-    epoch, first, _ = request
-    # Only the user's functions ask for the offsets, and they ran in the worker.
-    return Window(data, epoch, first, sizes, NO_OFFSETS)
+        if self._reader.cuts_batches:
+            parts = map(self._reader.convert, self._reader.parts(window))
+            return [batch for part in parts for batch in self._reader.batches(part)]
+        assert isinstance(self._pool, SharedPool)
+        return list(window.sizes), pack(window.data, self._pool)
 
 
 def _as_it_is(value: Any) -> Any:

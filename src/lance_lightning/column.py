@@ -1,0 +1,206 @@
+"""What a column's conversion is: its options, its protocol and its errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from lance_lightning.types import ConfigError, DataError
+
+Target = Literal["torch", "numpy"]
+RAGGED_POLICIES = ("pad", "values_offsets", "list", "nested")
+CAST_DTYPES = (
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Nulls:
+    """What becomes of a column's nulls.
+
+    Args:
+        policy: ``"error"``; ``"fill"`` with ``value``; or ``"mask"``, a bool tensor of
+            the column's shape beside it, True where a value is.
+        value: What replaces a null; a mapping by field for a struct.
+    """
+
+    policy: Literal["error", "fill", "mask"] = "error"
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """How lists are padded.
+
+    Args:
+        value: What is written after the end of each list; None is zero.
+        multiple: The width is the batch's longest list, rounded up to a multiple
+            of this.
+    """
+
+    value: Any = None
+    multiple: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one column is converted.
+
+    Args:
+        target: What numbers become: tensors or numpy arrays.
+        nulls: What becomes of nulls.
+        ragged: What becomes of lists of unequal length, one of `RAGGED_POLICIES`.
+        padding: How they are padded under the policy ``"pad"``.
+        dtype: One of `CAST_DTYPES`, or None for the dtype of the schema.
+        decoder: What a column of bytes is decoded by: ``"image"``, or a function of
+            bytes. None leaves them as they are.
+    """
+
+    target: Target
+    nulls: Nulls = Nulls()
+    ragged: str = "pad"
+    padding: Padding = Padding()
+    dtype: str | None = None
+    decoder: Any = None
+
+
+class Column(Protocol):
+    """One planned column.
+
+    What it converts to is a mapping from a suffix of the column's name to a value:
+    ``""`` for the value itself, ``"_mask"`` for what goes beside it.
+    """
+
+    def suffixes(self) -> tuple[str, ...]:
+        """Return the suffixes of what a batch of this column holds."""
+
+    def convert(self, array: pa.Array) -> dict[str, Any]:
+        """Return the window values of ``array``, by suffix.
+
+        Raises:
+            DataError: Values or nulls that the target cannot hold.
+        """
+
+
+def unsupported(name: str, arrow_type: pa.DataType, why: str) -> DataError:
+    """Return the error of a column that a format cannot hold, with the remedies."""
+    return DataError(
+        f"column {name!r} has type {arrow_type}, and {why}: leave it out with "
+        f"columns=[...], choose another format such as output_format='arrow', or cast "
+        f"it in SQL, columns={{{name!r}: 'cast({name} as ...)'}}"
+    )
+
+
+def refuse_dtype(name: str, arrow_type: pa.DataType, options: Options) -> None:
+    """Raise a `ConfigError` where a dtype is asked for and the column has none."""
+    """Raise a `ConfigError` where a dtype is asked for and the column has none."""
+    if options.dtype is not None:
+        raise ConfigError(
+            f"dtype makes column {name!r} {options.dtype}, but its type is "
+            f"{arrow_type}: only columns of numbers can be cast"
+        )
+
+
+def null_error(name: str, count: int, total: int) -> DataError:
+    """Return the error of ``count`` nulls among ``total`` values."""
+    column = name.partition(".")[0]  # a policy is a whole column's
+    return DataError(
+        f"column {name!r} has {count} nulls among the {total} values read at once, and "
+        f"the output cannot hold null: set nulls={{{column!r}: {{'fill': value}}}} or, "
+        f"for torch and numpy, nulls={{{column!r}: 'mask'}}, or leave them out with "
+        f"filter='{name} is not null'"
+    )
+
+
+def count_nulls(array: pa.Array) -> int:
+    """Return how many nulls a column has, or where it has none, those inside it."""
+    if isinstance(array, pa.ExtensionArray):
+        return count_nulls(array.storage)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if array.null_count or not pa.types.is_nested(array.type):
+        return int(array.null_count)
+    if pa.types.is_struct(array.type):
+        return sum(count_nulls(field) for field in array.flatten())
+    if pa.types.is_map(array.type):
+        # ``items`` knows nothing of the slice that ``array`` is.
+        first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
+        return count_nulls(array.items.slice(first, last - first))
+    return count_nulls(array.flatten()) if hasattr(array, "flatten") else 0
+
+
+# --- types --------------------------------------------------------------------------
+
+
+def is_bfloat16(arrow_type: pa.DataType) -> bool:
+    """Tell whether this is Lance's bfloat16, an extension of two bytes."""
+    return getattr(arrow_type, "extension_name", None) == "lance.bfloat16"
+
+
+def is_text(arrow_type: pa.DataType) -> bool:
+    """Tell whether values of this type are `str`."""
+    types = pa.types
+    return bool(
+        types.is_string(arrow_type)
+        or types.is_large_string(arrow_type)
+        or types.is_string_view(arrow_type)
+    )
+
+
+def is_list(arrow_type: pa.DataType) -> bool:
+    """Tell whether values of this type are lists of any length."""
+    types = pa.types
+    return bool(
+        types.is_list(arrow_type)
+        or types.is_large_list(arrow_type)
+        or types.is_list_view(arrow_type)
+        or types.is_large_list_view(arrow_type)
+    )
+
+
+def is_bytes(arrow_type: pa.DataType) -> bool:
+    """Tell whether values of this type are `bytes`."""
+    types = pa.types
+    return bool(
+        types.is_binary(arrow_type)
+        or types.is_large_binary(arrow_type)
+        or types.is_binary_view(arrow_type)
+        or types.is_fixed_size_binary(arrow_type)
+    )
+
+
+# --- arrays and tensors -------------------------------------------------------------
+
+
+def from_numpy(values: np.ndarray, target: Target) -> Any:
+    """Return ``values`` as the target's own kind, without a copy."""
+    return torch.from_numpy(values) if target == "torch" else values
+
+
+def as_numpy(value: Any) -> np.ndarray:
+    """Return a tensor or array as an array, without a copy; bfloat16 as int16."""
+    if isinstance(value, np.ndarray):
+        return value
+    if value.dtype is torch.bfloat16:
+        value = value.view(torch.int16)
+    array: np.ndarray = value.numpy()
+    return array
+
+
+def like(value: Any, array: np.ndarray) -> Any:
+    """Return ``array`` as what ``value`` is, a tensor or an array."""
+    if isinstance(value, np.ndarray):
+        return array
+    found = torch.from_numpy(array)
+    return found.view(torch.bfloat16) if value.dtype is torch.bfloat16 else found

@@ -1,0 +1,244 @@
+"""Arrow columns to tensors or arrays, planned from the schema.
+
+A column is planned from its Arrow type and then converted as often as data comes:
+planning is the check, so that what cannot be converted is known before a row is
+read. Each kind of column is one small class with one function that recognises it,
+listed in `_KINDS`.
+
+All work is numpy's and Arrow's on one array at a time, which start no threads: torch
+operators would, in the background thread where this runs, take the cores from the
+training step.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from lance_lightning.column import Column, Nulls, Options, refuse_dtype, unsupported
+from lance_lightning.decoders import plan_decoded
+from lance_lightning.objects import plan_objects, plan_texts
+from lance_lightning.ragged import Ragged, plan_lists
+from lance_lightning.tensors import plan_numbers, refuse_fractions
+from lance_lightning.types import ConfigError
+
+
+def plan_columns(
+    fields: Iterable[pa.Field],
+    options: Callable[[str], Options],
+    parent: str = "",
+) -> dict[str, Column]:
+    """Return the plan of each field, by name.
+
+    Raises:
+        ConfigError: A fill value of another type, or a name that comes twice
+            (``x_mask`` is a column and ``x`` has a mask).
+        DataError: A type that cannot be converted; names the column and the remedy.
+    """
+    columns: dict[str, Column] = {}
+    for field in fields:
+        columns[field.name] = plan_field(field, options(field.name), parent)
+    taken = set(columns)
+    for name, column in columns.items():
+        for suffix in column.suffixes():
+            if suffix and name + suffix in taken:
+                raise ConfigError(
+                    f"column {parent + name!r} also gives {name + suffix!r}, which is "
+                    "a column of its own: rename one with columns={'new': 'old'}"
+                )
+            taken.add(name + suffix)
+    return columns
+
+
+def plan_field(field: pa.Field, options: Options, parent: str = "") -> Column:
+    """Return the plan of one field.
+
+    Raises:
+        ConfigError: A fill value of another type.
+        DataError: A type that cannot be converted.
+    """
+    return _plan(parent + field.name, field.type, options)
+
+
+def _plan(name: str, arrow_type: pa.DataType, options: Options) -> Column:
+    for kind in _KINDS:
+        found = kind(name, arrow_type, options)
+        if found is not None:
+            return found
+    raise unsupported(name, arrow_type, f"no {options.target} value of it is defined")
+
+
+# --- columns that become another kind -----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A column that is one of another kind behind a function of its array."""
+
+    decode: Callable[[pa.Array], pa.Array]
+    column: Column
+
+    def suffixes(self) -> tuple[str, ...]:
+        """Return the suffixes of the other kind."""
+        return self.column.suffixes()
+
+    def convert(self, array: pa.Array) -> dict[str, Any]:
+        """Decode, then convert as the other kind does."""
+        return self.column.convert(self.decode(array))
+
+
+def _dictionary(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | None:
+    """Plan a dictionary as what its values are: batches may differ in codes."""
+    if not pa.types.is_dictionary(arrow_type):
+        return None
+    column = _plan(name, arrow_type.value_type, options)
+    return Decoded(lambda array: array.dictionary_decode(), column)
+
+
+def _extension(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | None:
+    """Plan an extension of no meaning here (JSON, UUID) as what it is stored as."""
+    if not isinstance(arrow_type, pa.BaseExtensionType):
+        return None
+    column = _plan(name, arrow_type.storage_type, options)
+    return Decoded(lambda array: array.storage, column)
+
+
+def _run_ends(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | None:
+    """Plan a run-end encoded column as what its values are."""
+    if not pa.types.is_run_end_encoded(arrow_type):
+        return None
+    column = _plan(name, arrow_type.value_type, options)
+    return Decoded(pc.run_end_decode, column)
+
+
+def _decimal(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | None:
+    """Plan a decimal as floats, when told: float64 holds about 16 digits."""
+    if not pa.types.is_decimal(arrow_type):
+        return None
+    if options.dtype is None:
+        raise unsupported(
+            name,
+            arrow_type,
+            "floats would lose digits of it unless dtype (by column, such as "
+            f"{{{name!r}: 'float64'}}) says that they may",
+        )
+    refuse_fractions(name, arrow_type, options.dtype)
+    column = _plan(name, pa.float64(), options)
+    return Decoded(lambda array: array.cast(pa.float64()), column)
+
+
+# --- structs ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Struct:
+    """A struct: a dict of its fields' values, nested as deep as they are."""
+
+    columns: dict[str, Column]
+
+    def suffixes(self) -> tuple[str, ...]:
+        """Return the value's suffix: masks lie inside it, beside their fields."""
+        return ("",)
+
+    def convert(self, array: pa.Array) -> dict[str, Any]:
+        """Return a dict; a null struct makes all its fields null."""
+        return {"": convert_columns(self.columns, array.flatten())}
+
+
+def _struct(name: str, arrow_type: pa.DataType, options: Options) -> Struct | None:
+    """Plan a struct field by field."""
+    if not pa.types.is_struct(arrow_type):
+        return None
+    if arrow_type.num_fields == 0:
+        raise unsupported(name, arrow_type, "it has no field")
+    refuse_dtype(name, arrow_type, options)
+    fields = [arrow_type.field(i) for i in range(arrow_type.num_fields)]
+    names = [field.name for field in fields]
+    fills = options.nulls.value
+    if options.nulls.policy == "fill" and (
+        not isinstance(fills, Mapping) or set(fills) != set(names)
+    ):
+        raise ConfigError(
+            f"nulls fills column {name!r} with {fills!r}, but it is a struct: give a "
+            f"value for each of its fields, {', '.join(names)}"
+        )
+
+    def of_field(field: str) -> Options:
+        if options.nulls.policy != "fill":
+            return options
+        return replace(options, nulls=Nulls("fill", fills[field]))
+
+    return Struct(plan_columns(fields, of_field, f"{name}."))
+
+
+def convert_columns(
+    columns: Mapping[str, Column], arrays: Iterable[pa.Array]
+) -> dict[str, Any]:
+    """Return the window value of each column, masks beside their columns."""
+    window: dict[str, Any] = {}
+    taken: set[int] = set()
+    for (name, column), array in zip(columns.items(), arrays, strict=True):
+        own = {buffer.address for buffer in array.buffers() if buffer is not None}
+        found = column.convert(array)
+        # One column under two names is one memory: each gets its own to write to.
+        parts = found if taken.isdisjoint(own) else copy.deepcopy(found)
+        window.update({name + suffix: value for suffix, value in parts.items()})
+        taken |= own
+    return window
+
+
+_Kind = Callable[[str, pa.DataType, Options], Column | None]
+_KINDS: tuple[_Kind, ...] = (
+    plan_numbers,
+    plan_decoded,
+    plan_texts,
+    _dictionary,
+    _decimal,
+    _struct,
+    plan_lists,
+    plan_objects,
+    _run_ends,
+    _extension,
+)
+
+
+# --- windows ------------------------------------------------------------------------
+
+
+def slice_columns(window: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
+    """Return rows ``start`` to ``stop`` of a converted window: views, no copies."""
+    batch: dict[str, Any] = {}
+    for name, value in window.items():
+        if isinstance(value, Ragged):
+            found = value.batch(start, stop)
+            batch.update({name + suffix: part for suffix, part in found.items()})
+        elif isinstance(value, dict):
+            batch[name] = slice_columns(value, start, stop)
+        else:
+            batch[name] = value[start:stop]
+    return batch
+
+
+def rows_of_columns(
+    window: Mapping[str, Any], start: int, stop: int
+) -> list[dict[str, Any]]:
+    """Return rows ``start`` to ``stop`` of a converted window, one dict a row."""
+    columns: dict[str, Sequence[Any]] = {}
+    for name, value in window.items():
+        if isinstance(value, Ragged):
+            found = value.rows(start, stop)
+            columns.update({name + suffix: part for suffix, part in found.items()})
+        elif isinstance(value, dict):
+            columns[name] = rows_of_columns(value, start, stop)
+        elif isinstance(value, torch.Tensor):
+            columns[name] = value[start:stop].unbind(0)
+        else:
+            columns[name] = list(value[start:stop])
+    rows = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]

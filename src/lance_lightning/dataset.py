@@ -1,0 +1,94 @@
+"""A split as a torch ``Dataset``: one sample an index."""
+
+from __future__ import annotations
+
+import multiprocessing
+import operator
+from collections.abc import Sequence
+from typing import Any, SupportsIndex, overload
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from lance_lightning.fetch import in_order
+from lance_lightning.gather import BufferPool
+from lance_lightning.reader import Reader, Rows
+from lance_lightning.types import ConfigError
+
+Sample = dict[str, Any]
+
+
+class LanceMapDataset(Dataset[Sample]):
+    """The rows of a split, at the pinned version: what torch calls map-style.
+
+    ``dataset[i]`` is one row as a dict of what the output format has for a row:
+    tensors and text for the torch formats, numpy's values for ``numpy``, Python's for
+    all others. A list of indices, as torch's ``DataLoader`` asks for, is one read; a
+    row by itself costs about as much as a thousand neighbours. The module's own
+    functions (``transform`` and so on) are not run.
+
+    Its pickle is a few KB. `LanceDataModule.dataset` makes it.
+
+    Args:
+        reader: Reads the split's rows.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def __len__(self) -> int:
+        return self._reader.stream.plan.num_rows
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> Sample | list[Sample]:
+        """Return one sample, or a list of them for a slice.
+
+        Raises:
+            IndexError: There is no such row.
+        """
+        if isinstance(index, slice):
+            return self.__getitems__(range(len(self))[index])
+        (sample,) = self.__getitems__([index])
+        return sample
+
+    def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[Sample]:
+        """Return the samples at indices, in one read.
+
+        Raises:
+            IndexError: One is not in the split.
+            ConfigError: This is a worker that was forked.
+        """
+        _refuse_fork()
+        found = np.array([self._checked(index) for index in indices], np.int64)
+        offsets = self._reader.stream.plan.offsets(found)
+        rows = Rows(0, 0, [len(offsets)], offsets, *in_order(offsets))
+        (window,) = self._reader.read([rows], BufferPool())
+        window = self._reader.convert(window)
+        return self._reader.format.rows(window.data, 0, len(offsets))
+
+    def _checked(self, index: SupportsIndex) -> int:
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(
+                f"index {number} is not in the split "
+                f"{self._reader.stream.plan.name!r} of {len(self)} rows"
+            )
+        return number % len(self)
+
+
+def _refuse_fork() -> None:
+    """Raise where a ``DataLoader`` has forked this process, before a read hangs."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        return
+    forked = multiprocessing.get_context("fork").Process
+    if isinstance(multiprocessing.current_process(), forked):
+        raise ConfigError(
+            "this worker was forked, and Lance's threads do not survive a fork: a "
+            "read would crash or hang; give the DataLoader "
+            "multiprocessing_context='spawn'"
+        )

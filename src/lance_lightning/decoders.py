@@ -1,0 +1,160 @@
+"""Decoders: what makes a value of a row's encoded bytes, an image say."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from lance_lightning.column import (
+    Options,
+    Target,
+    from_numpy,
+    is_bytes,
+    null_error,
+    refuse_dtype,
+)
+from lance_lightning.fills import check_fill
+from lance_lightning.types import DecodeError
+
+IMAGE = "image"
+_CHANNELS = 3
+_DEEP = ("I", "F")  # Pillow's modes of more than 8 bits a channel
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """Return an encoded image (PNG, JPEG, WebP, ...) as uint8 of shape (3, H, W), RGB.
+
+    Transparency is dropped and the orientation of EXIF not applied, as with
+    torchvision's own decoder.
+
+    Raises:
+        ValueError: It has more than 8 bits a channel, which would be cut off.
+        OSError: It is no image, or a part of one.
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        if image.mode.startswith(_DEEP):
+            raise ValueError(
+                f"it has more than 8 bits a channel (mode {image.mode!r}): give a "
+                "function of your own that decodes it"
+            )
+        # By way of RGBA: Pillow warns of a palette's transparency otherwise.
+        palette = image.mode == "P"
+        whole = image.convert("RGBA") if palette else image
+        pixels = np.asarray(whole.convert("RGB"))
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def function_of(decoder: Any) -> Callable[[bytes], Any]:
+    """Return the function that a decoder's name stands for."""
+    return decode_image if decoder == IMAGE else decoder
+
+
+def functions_of(decoders: Any) -> list[tuple[str, Any]]:
+    """Return the user's own functions among the decoders, each with a name."""
+    if not isinstance(decoders, Mapping):
+        named = [("decoders", decoders)]
+    else:
+        named = [(f"decoders[{name!r}]", found) for name, found in decoders.items()]
+    return [(name, found) for name, found in named if callable(found)]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedBytes:
+    """A column of bytes behind a decoder.
+
+    Its batch is what was converted at once: values of one shape and dtype are stacked,
+    others come as a list.
+    """
+
+    name: str
+    options: Options
+
+    def suffixes(self) -> tuple[str, ...]:
+        """Return the value's suffix, and the mask's where one was asked for."""
+        return ("", "_mask") if self.options.nulls.policy == "mask" else ("",)
+
+    def convert(self, array: pa.Array) -> dict[str, Any]:
+        """Return the decoded values, (rows, *shape) or a list, and a mask (rows,)."""
+        nulls, target = self.options.nulls, self.options.target
+        if array.null_count and nulls.policy == "error":
+            raise null_error(self.name, array.null_count, len(array))
+        rows = array.to_pylist()
+        if nulls.policy == "fill":
+            rows = [nulls.value if row is None else row for row in rows]
+        values = [
+            None if row is None else self._decoded(at, row)
+            for at, row in enumerate(rows)
+        ]
+        out = {"": _joined(values, self._blank(), target)}
+        if nulls.policy == "mask":
+            valid = array.is_valid().to_numpy(zero_copy_only=False)
+            out["_mask"] = from_numpy(valid, target)
+        return out
+
+    def _decoded(self, at: int, data: bytes) -> Any:
+        try:
+            return function_of(self.options.decoder)(data)
+        except Exception as error:
+            raise DecodeError(
+                f"column {self.name!r}: {len(data)} bytes could not be decoded "
+                f"({type(error).__name__}: {error})",
+                at,
+            ) from error
+
+    def _blank(self) -> Any:
+        """Return what stands for a null where it has no neighbours' shape to take."""
+        if self.options.decoder != IMAGE:
+            return None
+        return np.zeros((_CHANNELS, 0, 0), np.uint8)
+
+
+def _joined(values: Sequence[Any], blank: Any, target: Target) -> Any:
+    """Stack values of one shape and dtype; nulls among them are zeros."""
+    found = [_as_array(value) for value in values if value is not None]
+    if not found and blank is not None:
+        found = [blank]
+    first = found[0] if found else None
+    like = isinstance(first, np.ndarray) and all(
+        isinstance(v, np.ndarray) and v.shape == first.shape and v.dtype == first.dtype
+        for v in found
+    )
+    if like and first is not None:
+        out = np.zeros((len(values), *first.shape), first.dtype)
+        for at, value in enumerate(values):
+            if value is not None:
+                out[at] = _as_array(value)
+        return from_numpy(out, target)
+    filled = [blank if value is None else _as_array(value) for value in values]
+    return [
+        from_numpy(np.require(value, requirements=["C", "W"]), target)
+        if isinstance(value, np.ndarray)
+        else value
+        for value in filled
+    ]
+
+
+def _as_array(value: Any) -> Any:
+    """Return a tensor as an array of the same memory; anything else as it is."""
+    if isinstance(value, torch.Tensor) and value.dtype is not torch.bfloat16:
+        return value.numpy()
+    return value
+
+
+def plan_decoded(
+    name: str, arrow_type: pa.DataType, options: Options
+) -> DecodedBytes | None:
+    """Plan a column of bytes that has a decoder."""
+    if options.decoder is None or not is_bytes(arrow_type):
+        return None
+    refuse_dtype(name, arrow_type, options)
+    if options.nulls.policy == "fill":
+        check_fill(name, arrow_type, options.nulls.value)
+    return DecodedBytes(name, options)

@@ -1,0 +1,295 @@
+"""Samplers that are not ours: torch's, Lance's and the user's own.
+
+Such a sampler yields an epoch's rows one after the other, so an epoch is drawn whole
+before its first batch. Each draw is from a fresh copy of the sampler with seeded
+generators: a function of the sampler, the seed and the epoch alone, the same on every
+rank, in every worker and after a resume. The ranks share what was drawn.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from lance import LanceDataset
+from lance.sampler import Sampler as LanceSampler
+from lance.sampler import ShardedBatchSampler, ShardedFragmentSampler
+from numpy.typing import NDArray
+from torch.utils.data import DistributedSampler, SequentialSampler
+from torch.utils.data import Sampler as TorchSampler
+
+from lance_lightning.drawn import Drawn, DrawnOrder
+from lance_lightning.order import key
+from lance_lightning.plan import Plan
+from lance_lightning.samplers import Sampler, Sequential, TrainingSplit
+from lance_lightning.snapshot import Snapshot
+from lance_lightning.transforms import seeded_generators
+from lance_lightning.types import ConfigError
+
+Ints = NDArray[np.int64]
+
+_DRAWN, _GENERATOR = 102, 103  # what a key is for; see lance_samplers
+_ROW_OFFSET = "_rowoffset"  # Lance's own name for a row's place in the scan
+_POSITIVE = 2**63 - 1
+
+
+def as_spec(value: Any) -> Any:
+    """Return a spec for a sampler of torch's, Lance's or the user's own.
+
+    Args:
+        value: What was given as ``sampler``: such a sampler, any iterable of indices
+            or of batches of them, or a function that is called with the split as a
+            torch ``Dataset`` and returns one.
+
+    Returns:
+        ``value`` itself where it is none of these.
+
+    Raises:
+        ConfigError: A sampler of Lance's that is sharded by itself, or an iterator.
+    """
+    if isinstance(value, Iterator):
+        raise ConfigError(
+            f"sampler must be one that gives every epoch, got {value!r}, which can be "
+            "read once; give what it iterates over"
+        )
+    if isinstance(value, LanceSampler):
+        return OfLance(value)
+    if isinstance(value, TorchSampler):
+        return OfTorch(value)
+    ours = str(getattr(value, "__module__", "")).startswith("lance_lightning.")
+    if ours or hasattr(value, "state") or isinstance(value, str | Mapping):
+        return value
+    if isinstance(value, Iterable) or callable(value):
+        return OfTorch(value)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class OfTorch:
+    """A sampler of torch's, or a function that makes one of the split.
+
+    Args:
+        given: The sampler, or the function.
+    """
+
+    given: Any
+
+    @property
+    def strided(self) -> bool:
+        """Rank r takes the positions r modulo the world size, as torch does it."""
+        return True
+
+    def for_split(self, split: TrainingSplit) -> Sampler:
+        """Return the order that the sampler draws.
+
+        Raises:
+            ConfigError: It draws what are no rows of the split, or no batch for each
+                rank.
+        """
+        sampler = self._made(split)
+        if type(sampler) is SequentialSampler and len(sampler) == split.plan.num_rows:
+            return Sequential()
+        draw = functools.partial(_draw_torch, _unsharded(sampler), split.plan.num_rows)
+        return DrawnOrder(_name(sampler), draw, split, strided=True)
+
+    def _made(self, split: TrainingSplit) -> Any:
+        given = self.given
+        if isinstance(given, Iterable) and not isinstance(given, type):
+            return given
+        kind = given.func if isinstance(given, functools.partial) else given
+        options = {}
+        if isinstance(kind, type) and issubclass(kind, DistributedSampler):
+            options = {"num_replicas": 1, "rank": 0}
+        sampler = given(split.dataset(), **options)
+        if not isinstance(sampler, Iterable):
+            raise ConfigError(
+                f"the sampler {_name(given)} was called with the split as a dataset "
+                f"and returned {sampler!r}, which yields no indices; return a torch "
+                "Sampler"
+            )
+        return sampler
+
+    def state(self) -> dict[str, Any]:
+        """Return the sampler's name."""
+        return {"sampler": _name(self.given)}
+
+
+@dataclass(frozen=True, slots=True)
+class OfLance:
+    """A user's own ``lance.sampler.Sampler``.
+
+    Args:
+        given: The sampler.
+
+    Raises:
+        ConfigError: It is one of Lance's sharded samplers.
+    """
+
+    given: Any
+
+    def __post_init__(self) -> None:
+        for theirs, ours in (
+            (ShardedFragmentSampler, "ShardedFragments"),
+            (ShardedBatchSampler, "ShardedBatches"),
+        ):
+            if isinstance(self.given, theirs):
+                raise ConfigError(
+                    f"the sampler {type(self.given).__name__} gives each rank its own "
+                    "rows, and the trainer's ranks would share these once more: use "
+                    f"sampler={ours}(randomize=..., seed=...), which takes rank and "
+                    "world size from the trainer"
+                )
+
+    @property
+    def strided(self) -> bool:
+        """Each rank takes a part of each global batch: rows may be neighbours."""
+        return False
+
+    def for_split(self, split: TrainingSplit) -> Sampler:
+        """Return the order in which the sampler yields the split's rows.
+
+        Raises:
+            ConfigError: It yields no row offsets, or no row of the split; or the
+                table is a remote one.
+        """
+        if not isinstance(split.snapshot.open(), LanceDataset):
+            raise ConfigError(
+                f"the sampler {_name(self.given)} asks Lance for rows, and "
+                f"{split.snapshot.describe()} is a remote table; give a torch Sampler "
+                "of the split's indices"
+            )
+        draw = functools.partial(
+            _draw_lance, self.given, split.snapshot, split.plan, split.global_batch_size
+        )
+        return DrawnOrder(_name(self.given), draw, split, strided=False)
+
+    def state(self) -> dict[str, Any]:
+        """Return the sampler's name."""
+        return {"sampler": _name(self.given)}
+
+
+def _name(sampler: Any) -> str:
+    if isinstance(sampler, functools.partial):
+        sampler = sampler.func
+    named = sampler if hasattr(sampler, "__qualname__") else type(sampler)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _unsharded(sampler: Any) -> Any:
+    """Return a ``DistributedSampler`` as of one replica: the ranks share its order.
+
+    Rank r of the strided share then has the rows that the sampler of rank r gives.
+    """
+    if not isinstance(sampler, DistributedSampler):
+        return sampler
+    sampler = copy.copy(sampler)
+    sampler.num_replicas, sampler.rank = 1, 0
+    sampler.num_samples = sampler.total_size = len(sampler.dataset)
+    return sampler
+
+
+def _fresh(sampler: Any, epoch: int) -> Any:
+    """Return a copy that has drawn nothing yet, set to an epoch.
+
+    What it samples from is not copied: it can be a whole data set.
+    """
+    kept = [
+        getattr(each, name, None)
+        for each in _parts(sampler)
+        for name in ("data_source", "dataset")
+    ]
+    fresh = copy.deepcopy(sampler, {id(data): data for data in kept})
+    for each in _parts(fresh):
+        if hasattr(each, "set_epoch"):
+            each.set_epoch(epoch)
+    return fresh
+
+
+def _parts(sampler: Any) -> list[Any]:
+    """Return a sampler and the one it draws from: a ``BatchSampler`` has one."""
+    return [sampler, getattr(sampler, "sampler", None)]
+
+
+def _draw_torch(sampler: Any, num_rows: int, seed: int, epoch: int) -> Drawn:
+    """Return what a sampler of torch's yields; ``num_rows`` are the split's.
+
+    Raises:
+        ConfigError: It yields what are no rows of the split.
+    """
+    fresh = _fresh(sampler, epoch)
+    for each in _parts(fresh):
+        generator = getattr(each, "generator", None)
+        if isinstance(generator, torch.Generator):
+            parts = (_GENERATOR, generator.initial_seed(), seed, epoch)
+            generator.manual_seed(int(key(*parts)) & _POSITIVE)
+    with seeded_generators(int(key(_DRAWN, seed, epoch))):
+        found = list(fresh)
+    ends = None
+    if found and np.ndim(found[0]):
+        found = [list(batch) for batch in found]
+        ends = np.cumsum([len(batch) for batch in found], dtype=np.int64)
+        found = [index for batch in found for index in batch]
+    indices = _as_indices(_name(sampler), found)
+    wrong = (indices < 0) | (indices >= num_rows)
+    if wrong.any():
+        raise ConfigError(
+            f"the sampler {_name(sampler)} yields index {indices[wrong][0]}, and the "
+            f"split has {num_rows} rows, 0 to {num_rows - 1}; make it for the split's "
+            "rows, or give a function of the data set that makes it"
+        )
+    if ends is not None and (np.diff(ends, prepend=0) == 0).any():
+        raise ConfigError(
+            f"the sampler {_name(sampler)} yields a batch without a row; let it leave "
+            "such batches out"
+        )
+    return Drawn(indices, ends)
+
+
+def _as_indices(name: str, found: list[Any]) -> Ints:
+    if found and isinstance(found[0], torch.Tensor):
+        found = [int(each) for each in found]
+    indices = np.asarray(found if found else np.empty(0, np.int64))
+    if indices.ndim != 1 or indices.dtype.kind not in "iu":
+        raise ConfigError(
+            f"the sampler {name} yields {found[0]!r}, which is no index of a row; a "
+            "sampler yields integers, or lists of them for whole batches"
+        )
+    return indices.astype(np.int64)
+
+
+def _draw_lance(
+    sampler: Any, snapshot: Snapshot, plan: Plan, rows: int, seed: int, epoch: int
+) -> Drawn:
+    """Return which rows of a split a sampler of Lance's yields, in its order.
+
+    It is called with the whole table; rows that are not in the split are passed over.
+    Only their offsets are read.
+    """
+    with seeded_generators(int(key(_DRAWN, seed, epoch))):
+        batches = _fresh(sampler, epoch)(
+            snapshot.open(), batch_size=rows, columns=[_ROW_OFFSET]
+        )
+        found = [_offsets(_name(sampler), batch) for batch in batches]
+    offsets = np.concatenate([*found, np.empty(0, np.int64)])
+    if plan.is_range:
+        inside = (offsets >= plan.start) & (offsets < plan.start + plan.num_rows)
+        return Drawn(offsets[inside] - plan.start)
+    own = plan.offsets(np.arange(plan.num_rows, dtype=np.int64))
+    order = np.argsort(own, kind="stable")
+    at = order[np.minimum(np.searchsorted(own, offsets, sorter=order), len(own) - 1)]
+    return Drawn(at[own[at] == offsets])
+
+
+def _offsets(name: str, batch: Any) -> Ints:
+    if _ROW_OFFSET not in batch.schema.names:
+        raise ConfigError(
+            f"the sampler {name} was asked for the column {_ROW_OFFSET!r} and yields "
+            f"{batch.schema.names}, so its rows are not known; let it hand columns on "
+            "to Lance's scanner or take"
+        )
+    return np.asarray(batch[_ROW_OFFSET].to_numpy(), dtype=np.int64)

@@ -1,0 +1,288 @@
+"""Lance's own sharded samplers: what a rank reads depends on the number of ranks.
+
+`ShardedFragments` and `ShardedBatches` mean what ``ShardedFragmentSampler`` and
+``ShardedBatchSampler`` of ``lance.sampler`` mean, with rank and world size from the
+trainer's strategy, equal steps on every rank and, if randomized, another order in
+every epoch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lance_lightning.order import key, keyed
+from lance_lightning.plan import Plan
+from lance_lightning.samplers import SplitSampler, TrainingSplit
+from lance_lightning.snapshot import Snapshot
+from lance_lightning.types import ConfigError
+
+Ints = NDArray[np.int64]
+
+# What a key is for; no number of `lance_lightning.order`'s own.
+_FRAGMENTS, _BATCHES = 100, 101
+
+
+def _check(sampler: ShardedFragments | ShardedBatches) -> None:
+    name, randomize, seed = type(sampler).__name__, sampler.randomize, sampler.seed
+    if not isinstance(randomize, bool):
+        raise ConfigError(f"{name}: randomize must be true or false, got {randomize!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise ConfigError(f"{name}: seed must be an integer, got {seed!r}")
+
+
+@dataclass(frozen=True)
+class ShardedFragments(SplitSampler):
+    """Rank r reads the fragments r, r + world size, ... whole and in order.
+
+    The cheapest to read, and no rank touches a fragment of another. Every rank
+    delivers as many rows as the smallest share of fragments has, so rows are left out
+    where shares differ; a log line says how many. Fragments in which the split has no
+    row do not count.
+
+    Another number of ranks is another order: a run is resumed on as many ranks, or
+    from a checkpoint at the end of an epoch.
+
+    Args:
+        randomize: Whether the fragments are shuffled anew for each epoch, before the
+            ranks share them. The rows within one stay in order.
+        seed: Any integer; used together with the module's seed and the epoch.
+
+    Raises:
+        ConfigError: An argument of another type.
+    """
+
+    strided: ClassVar[bool] = False
+
+    randomize: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def for_split(self, split: TrainingSplit) -> FragmentOrder:
+        """Return the order over the fragments of a split.
+
+        Raises:
+            ConfigError: Fewer fragments than ranks, rows that are not in the table's
+                order, or a table that does not show its fragments.
+        """
+        counts = fragment_rows(split.snapshot)
+        bounds = fragment_bounds(split.plan, counts)
+        found = len(bounds) - 1
+        if 0 < found < split.world_size:
+            raise ConfigError(
+                f"ShardedFragments: the split has rows in {found} fragments, fewer "
+                f"than the {split.world_size} ranks, so some rank would have none; "
+                "use ShardedBatches(), or write the table in smaller files "
+                "(max_rows_per_file)"
+            )
+        return FragmentOrder(self, bounds, split.world_size)
+
+    def state(self) -> dict[str, Any]:
+        """Return the sampler in plain Python, for a checkpoint."""
+        return {"sampler": type(self).__name__, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class ShardedBatches(SplitSampler):
+    """Batches of neighbouring rows; rank r reads every world-size-th of them.
+
+    With ``drop_last=False`` no row is left out: the rows at the end that do not make
+    a full batch for each rank are shared out in the last step.
+
+    Args:
+        randomize: Whether the batches are shuffled anew for each epoch, over all
+            ranks. The rows within one stay in order and together. The last step's
+            rows, where they do not fill it, are always the split's last.
+        seed: Any integer; used together with the module's seed and the epoch.
+
+    Raises:
+        ConfigError: An argument of another type.
+    """
+
+    strided: ClassVar[bool] = False
+
+    randomize: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def for_split(self, split: TrainingSplit) -> BatchOrder:
+        """Return the order over the batches of a split."""
+        return BatchOrder(self, split.plan.num_rows, split.world_size)
+
+    def state(self) -> dict[str, Any]:
+        """Return the sampler in plain Python, for a checkpoint."""
+        return {"sampler": type(self).__name__, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FragmentOrder:
+    """`ShardedFragments` over the fragments of one split.
+
+    Position p of an epoch belongs to a rank as `TrainShard` shares global batches
+    out in parts, so this order needs no share of its own.
+
+    Args:
+        spec: What the user named.
+        bounds: Where in the split each fragment begins, and the end of the last,
+            shape (fragments + 1,).
+        world_size: The number of ranks.
+    """
+
+    strided: ClassVar[bool] = False
+    by_rank: ClassVar[bool] = True
+
+    spec: ShardedFragments
+    bounds: Ints
+    world_size: int
+
+    @property
+    def epoch_rows(self) -> int:
+        """Rows of an epoch, over all ranks."""
+        rows = np.diff(self.bounds)
+        if self.spec.randomize:
+            # Of every epoch: the length of a loader does not change.
+            smallest = np.sort(rows)[: len(rows) // self.world_size].sum()
+        else:
+            shares = [rows[rank :: self.world_size] for rank in range(self.world_size)]
+            smallest = min(share.sum() for share in shares)
+        return int(smallest) * self.world_size
+
+    def resolve(
+        self, num_rows: int, global_batch_size: int, row_bytes: int
+    ) -> FragmentOrder:
+        """Return the order itself: it has no sizes."""
+        return self
+
+    def indices(
+        self,
+        positions: Ints,
+        *,
+        num_rows: int,
+        seed: int,
+        epoch: int,
+        global_batch_size: int,
+    ) -> Ints:
+        """Return the indices at positions; see `Sampler.indices`."""
+        fragments = np.arange(len(self.bounds) - 1)
+        if self.spec.randomize:
+            keys = key(_FRAGMENTS, seed, self.spec.seed, epoch)
+            fragments = keyed(fragments, len(fragments), keys)
+        ranks, rows = self._rank_and_row(positions, global_batch_size)
+        found = np.empty(len(positions), np.int64)
+        for rank in np.unique(ranks):
+            own = ranks == rank
+            found[own] = self._index(fragments[rank :: self.world_size], rows[own])
+        return found
+
+    def _rank_and_row(self, positions: Ints, batch: int) -> tuple[Ints, Ints]:
+        """Return whose each position is, and which of its rows."""
+        step, place = np.divmod(positions, batch)
+        of_step = np.minimum(batch, self.epoch_rows - step * batch)
+        rank, row = np.divmod(place, of_step // self.world_size)
+        return rank, step * (batch // self.world_size) + row
+
+    def _index(self, fragments: Ints, rows: Ints) -> Ints:
+        """Return the rows of fragments that are read one after the other."""
+        sizes = np.diff(self.bounds)[fragments]
+        ends = np.cumsum(sizes)
+        at = np.searchsorted(ends, rows, side="right")
+        return np.asarray(self.bounds[fragments[at]] + rows - (ends - sizes)[at])
+
+    def state(self) -> dict[str, Any]:
+        """Return what the user named; the fragments are the table's."""
+        return self.spec.state()
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOrder:
+    """`ShardedBatches` over one split.
+
+    Args:
+        spec: What the user named.
+        epoch_rows: Rows of an epoch, over all ranks: all that the split has.
+        world_size: The number of ranks.
+    """
+
+    strided: ClassVar[bool] = False
+    by_rank: ClassVar[bool] = True
+
+    spec: ShardedBatches
+    epoch_rows: int
+    world_size: int
+
+    def resolve(
+        self, num_rows: int, global_batch_size: int, row_bytes: int
+    ) -> BatchOrder:
+        """Return the order itself: it has no sizes."""
+        return self
+
+    def indices(
+        self,
+        positions: Ints,
+        *,
+        num_rows: int,
+        seed: int,
+        epoch: int,
+        global_batch_size: int,
+    ) -> Ints:
+        """Return the indices at positions; see `Sampler.indices`."""
+        if not self.spec.randomize:
+            return np.array(positions, np.int64)
+        size = global_batch_size // self.world_size
+        full = num_rows // global_batch_size * self.world_size
+        batch, row = np.divmod(positions, size)
+        moved = batch < full
+        keys = key(_BATCHES, seed, self.spec.seed, epoch)
+        batch[moved] = keyed(batch[moved], full, keys)
+        return np.asarray(batch * size + row)
+
+    def state(self) -> dict[str, Any]:
+        """Return what the user named."""
+        return self.spec.state()
+
+
+def fragment_rows(snapshot: Snapshot) -> Ints:
+    """Return the live rows of each fragment of a table, shape (fragments,).
+
+    Raises:
+        ConfigError: The table does not show its fragments: a remote one.
+    """
+    fragments = getattr(snapshot.open(), "get_fragments", None)
+    if fragments is None:
+        raise ConfigError(
+            f"ShardedFragments: {snapshot.describe()} is a remote table, which does "
+            "not show its fragments; use ShardedBatches()"
+        )
+    # From the manifest: counting would open every fragment.
+    found = (fragment.metadata for fragment in fragments())
+    return np.array([each.num_rows for each in found], np.int64)
+
+
+def fragment_bounds(plan: Plan, fragment_rows: Ints) -> Ints:
+    """Return where in a split the fragments begin, and the end of the last.
+
+    Fragments in which the split has no row are left out.
+
+    Raises:
+        ConfigError: The split's rows are not in the table's order.
+    """
+    if not plan.sorted:
+        raise ConfigError(
+            f"ShardedFragments: the permutation of split {plan.name!r} has an order of "
+            "its own, which reading fragment by fragment would give up; use "
+            "Sequential() for that order, or Shuffle()"
+        )
+    ends = np.cumsum(fragment_rows)
+    if plan.is_range:
+        bounds = np.clip(ends - plan.start, 0, plan.num_rows)
+    else:
+        rows = plan.offsets(np.arange(plan.num_rows, dtype=np.int64))
+        bounds = np.searchsorted(rows, ends)
+    return np.unique(np.concatenate([[0], bounds]).astype(np.int64))

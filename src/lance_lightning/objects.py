@@ -1,0 +1,108 @@
+"""Columns of Python values: text, bytes, and nested values that are no numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lance_lightning.column import (
+    Options,
+    count_nulls,
+    from_numpy,
+    is_bytes,
+    is_list,
+    is_text,
+    null_error,
+    refuse_dtype,
+    unsupported,
+)
+from lance_lightning.fills import check_fill
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A column of str or bytes: a list for torch, an object array for numpy."""
+
+    name: str
+    empty: str | bytes  # in the place of a null under a mask
+    options: Options
+
+    def suffixes(self) -> tuple[str, ...]:
+        """Return the value's suffix, and the mask's where one was asked for."""
+        return ("", "_mask") if self.options.nulls.policy == "mask" else ("",)
+
+    def convert(self, array: pa.Array) -> dict[str, Any]:
+        """Return one str or bytes a row, and a mask of shape (rows,)."""
+        nulls = self.options.nulls
+        values = array.to_numpy(zero_copy_only=False)
+        valid = array.is_valid().to_numpy(zero_copy_only=False)
+        if array.null_count:
+            if nulls.policy == "error":
+                raise null_error(self.name, array.null_count, len(array))
+            values[~valid] = nulls.value if nulls.policy == "fill" else self.empty
+        out: dict[str, Any] = {"": values}
+        if self.options.target == "torch":
+            out[""] = values.tolist()
+        if nulls.policy == "mask":
+            out["_mask"] = from_numpy(valid, self.options.target)
+        return out
+
+
+def plan_texts(name: str, arrow_type: pa.DataType, options: Options) -> Texts | None:
+    """Plan a column of str or bytes."""
+    if not (is_text(arrow_type) or is_bytes(arrow_type)):
+        return None
+    refuse_dtype(name, arrow_type, options)
+    if options.nulls.policy == "fill":
+        check_fill(name, arrow_type, options.nulls.value)
+    return Texts(name, "" if is_text(arrow_type) else b"", options)
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """A column of lists or maps of Python values, one a row, as Arrow gives them.
+
+    A list for torch, an object array for numpy. Under a mask a null row is an empty
+    list, and a null inside one stays None.
+    """
+
+    name: str
+    options: Options
+
+    def suffixes(self) -> tuple[str, ...]:
+        """Return the value's suffix, and the mask's where one was asked for."""
+        return ("", "_mask") if self.options.nulls.policy == "mask" else ("",)
+
+    def convert(self, array: pa.Array) -> dict[str, Any]:
+        """Return one list a row (of pairs for a map), and a mask of shape (rows,)."""
+        masked = self.options.nulls.policy == "mask"
+        nulls = 0 if masked else count_nulls(array)
+        if nulls:
+            raise null_error(self.name, nulls, len(array))
+        values = [[] if value is None else value for value in array.to_pylist()]
+        out: dict[str, Any] = {"": values}
+        if self.options.target == "numpy":
+            out[""] = np.empty(len(values), object)
+            for at, value in enumerate(values):  # numpy would make an axis of lists
+                out[""][at] = value
+        if masked:
+            valid = array.is_valid().to_numpy(zero_copy_only=False)
+            out["_mask"] = from_numpy(valid, self.options.target)
+        return out
+
+
+def plan_objects(
+    name: str, arrow_type: pa.DataType, options: Options
+) -> Objects | None:
+    """Plan a column of lists or maps that hold anything but numbers."""
+    fixed = pa.types.is_fixed_size_list(arrow_type)
+    if not (is_list(arrow_type) or fixed or pa.types.is_map(arrow_type)):
+        return None
+    refuse_dtype(name, arrow_type, options)
+    if options.nulls.policy == "fill":
+        why = "its nulls cannot be filled: give nulls='mask', or fill them in SQL"
+        raise unsupported(name, arrow_type, why)
+    return Objects(name, options)

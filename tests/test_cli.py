@@ -1,0 +1,523 @@
+"""`lance-lightning import`: every format, types kept, never half a table, resumable."""
+
+import datetime as dt
+import decimal
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
+import pytest
+from conftest import make_table
+
+from lance_lightning import LanceDataModule
+from lance_lightning.cli import main
+from lance_lightning.importing import _fill, import_table
+from lance_lightning.inputs import guess_format, open_input
+from lance_lightning.types import ConfigError, DataError, SourceError
+
+
+def imported(source, tmp_path, *options):
+    """Run the command and return the dataset."""
+    target = tmp_path / "out" / "rows.lance"
+    assert main(["import", str(source), str(target), *options]) == 0
+    assert [path.name for path in target.parent.iterdir()] == ["rows.lance"]
+    dataset = lance.dataset(target)
+    assert dataset.version == 1
+    return dataset
+
+
+def typed(rows=50):
+    """Return a table of many types, with nulls in every column but the id."""
+    ids = list(range(rows))
+
+    def with_nulls(values, kind):
+        return pa.array([None if i % 7 == 3 else values(i) for i in ids], kind)
+
+    day = dt.datetime(2013, 1, 1, tzinfo=dt.timezone.utc)
+    return pa.table(
+        {
+            "id": pa.array(ids, pa.int64()),
+            "small": with_nulls(lambda i: i % 100, pa.int8()),
+            "half": with_nulls(lambda i: np.float16(i), pa.float16()),
+            "name": with_nulls(str, pa.string()),
+            "long": with_nulls(str, pa.large_string()),
+            "bytes": with_nulls(lambda i: bytes([i]), pa.binary()),
+            "flag": with_nulls(lambda i: i % 2 == 0, pa.bool_()),
+            "time": with_nulls(
+                lambda i: day + dt.timedelta(hours=i), pa.timestamp("us", tz="UTC")
+            ),
+            "date": with_nulls(lambda i: day.date(), pa.date32()),
+            "price": with_nulls(decimal.Decimal, pa.decimal128(12, 2)),
+            "list": with_nulls(lambda i: [i] * (i % 4), pa.list_(pa.int32())),
+            "vector": with_nulls(lambda i: [i, i], pa.list_(pa.float32(), 2)),
+            "struct": with_nulls(
+                lambda i: {"a": i}, pa.struct([pa.field("a", pa.int16())])
+            ),
+            "kind": with_nulls(lambda i: "xyz"[i % 3], pa.string()).dictionary_encode(),
+        }
+    )
+
+
+# -- formats -------------------------------------------------------------------
+
+
+def test_parquet_keeps_types_and_rows(tmp_path):
+    table = typed()
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=7)
+    dataset = imported(tmp_path / "rows.parquet", tmp_path)
+    assert dataset.schema.types == table.schema.types
+    assert dataset.to_table().to_pylist() == table.to_pylist()
+
+
+def test_a_folder_of_parquet_is_one_table_in_the_order_of_names(tmp_path):
+    source = tmp_path / "in"
+    for name, rows in {"a": (0, 30), "b": (30, 31), "c": (31, 103)}.items():
+        part = make_table(rows[1] - rows[0], start=rows[0])
+        if name == "b":  # another width, and a column less
+            part = part.drop_columns("name").set_column(
+                1, "label", part["label"].cast("int32")
+            )
+        (source / f"half={name}").mkdir(parents=True)
+        pq.write_table(part, source / f"half={name}" / "rows.parquet")
+    (source / "_SUCCESS").write_text("")
+    found = imported(source, tmp_path).to_table()
+    assert found["half"].to_pylist() == ["a"] * 30 + ["b"] + ["c"] * 72
+    expected = make_table(103).to_pylist()
+    expected[30]["name"] = None
+    assert found.drop_columns("half").to_pylist() == expected
+
+
+@pytest.mark.parametrize("kind", ["file", "stream", "feather"])
+def test_arrow_keeps_types_and_rows(tmp_path, kind):
+    table = typed().cast(
+        typed().schema.set(1, pa.field("small", pa.int64()))
+    )  # and a null of each
+    path = tmp_path / ("rows.feather" if kind == "feather" else "rows.arrow")
+    if kind == "feather":
+        feather.write_feather(table.drop_columns("half"), path, chunksize=8)
+        table = table.drop_columns("half")
+    else:
+        new = pa.ipc.new_file if kind == "file" else pa.ipc.new_stream
+        with new(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=8)
+    dataset = imported(path, tmp_path, "--rows-per-file", "20")
+    assert dataset.schema.types == table.schema.types
+    assert dataset.to_table().to_pylist() == table.to_pylist()
+    assert [part.count_rows() for part in dataset.get_fragments()] == [20, 20, 10]
+
+
+def test_csv_takes_its_types_from_the_text(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "1.csv").write_text("id,name,price,day\n0,a,,2013-01-01\n1,,2,\n")
+    (source / "2.csv").write_text("id,name,price,day\n2,c,2.5,2013-01-03\n")
+    dataset = imported(source, tmp_path)
+    types = dict(zip(dataset.schema.names, dataset.schema.types, strict=True))
+    expected = {
+        "id": "int64",
+        "name": "string",
+        "price": "double",
+        "day": "date32[day]",
+    }
+    assert {name: str(kind) for name, kind in types.items()} == expected
+    rows = dataset.to_table().to_pylist()
+    assert [row["id"] for row in rows] == [0, 1, 2]
+    assert [row["price"] for row in rows] == [None, 2.0, 2.5]
+    assert rows[2]["day"] == dt.date(2013, 1, 3)
+
+
+def test_json_lines_keep_lists_and_structs(tmp_path):
+    rows = [
+        {"id": i, "text": f"é{i}", "tags": ["x"] * (i % 3), "at": {"x": i / 2}}
+        for i in range(40)
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    assert imported(path, tmp_path).to_table().to_pylist() == rows
+
+
+def test_image_folders_give_bytes_paths_and_classes(tmp_path):
+    source = tmp_path / "in"
+    files = {
+        f"{name}/{i}.png": bytes([i]) * (i + 1)
+        for name in ("dog", "cat")
+        for i in range(5)
+    }
+    for name, content in files.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(content)
+    (source / "labels.csv").write_text("not an image")
+    dataset = imported(source, tmp_path, "--rows-per-file", "4")
+    assert [str(kind) for kind in dataset.schema.types] == [
+        *("binary", "string", "int64", "string")
+    ]
+    rows = dataset.to_table().to_pylist()
+    assert {row["path"]: row["image"] for row in rows} == files
+    assert [row["path"] for row in rows] == sorted(files)
+    assert {(row["class_name"], row["label"]) for row in rows} == {
+        ("cat", 0),
+        ("dog", 1),
+    }
+    assert all(row["path"].startswith(row["class_name"] + "/") for row in rows)
+
+
+def test_an_image_folder_without_classes_has_no_labels(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "a.JPG").write_bytes(b"a")
+    assert imported(source, tmp_path).to_table().to_pylist() == [
+        {"image": b"a", "path": "a.JPG"}
+    ]
+    (source / "dog").mkdir()
+    (source / "dog" / "b.jpg").write_bytes(b"b")
+    with pytest.raises(SourceError, match=r"'a.JPG' lies beside the folders dog"):
+        open_input(source)
+
+
+def write_tar(path, samples):
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as tar:
+        for name, content in samples:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def test_webdataset_gives_a_row_a_sample(tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for shard, ending in enumerate(["tar", "tar.gz"]):
+        samples = []
+        for i in range(shard * 10, shard * 10 + 10):
+            samples.append((f"train/{i:03}.jpg", bytes([i])))
+            samples.append((f"train/{i:03}.cls", str(i % 3).encode()))
+            if i % 2:
+                samples.append((f"train/{i:03}.seg.png", b"s"))
+            samples.append((f"train/{i:03}.json", json.dumps({"i": i}).encode()))
+        write_tar(source / f"{shard}.{ending}", samples)
+    dataset = imported(source, tmp_path, "--rows-per-file", "7")
+    assert dataset.to_table().to_pylist() == [
+        {
+            "__key__": f"train/{i:03}",
+            "cls": i % 3,
+            "jpg": bytes([i]),
+            "json": json.dumps({"i": i}),
+            "seg_png": b"s" if i % 2 else None,
+        }
+        for i in range(20)
+    ]
+    assert dataset.schema.field("cls").type == pa.int64()
+    assert dataset.schema.field("json").type == pa.string()
+
+
+def test_a_class_that_is_no_number_names_the_file(tmp_path):
+    write_tar(tmp_path / "a.tar", [("1.cls", b"3"), ("2.cls", b"dog")])
+    with pytest.raises(DataError, match=r"2\.cls in .*a\.tar holds b'dog'"):
+        import_table(tmp_path / "a.tar", tmp_path / "a.lance")
+    assert not (tmp_path / "a.lance").exists()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A dataset of Hugging Face on disk, shuffled, and its rows."""
+    datasets = pytest.importorskip("datasets")
+    image = pytest.importorskip("PIL.Image")
+    rows = [
+        {
+            "id": i,
+            "label": i % 2,
+            "text": f"row {i}",
+            "grid": [[i, i + 1], [i + 2, i + 3]],
+            "picture": image.new("RGB", (2, 2), (i, 0, 0)),
+        }
+        for i in range(30)
+    ]
+    features = datasets.Features(
+        {
+            "id": datasets.Value("int32"),
+            "label": datasets.ClassLabel(names=["cat", "dog"]),
+            "text": datasets.Value("string"),
+            "grid": datasets.Array2D((2, 2), "float32"),
+            "picture": datasets.Image(),
+        }
+    )
+    found = datasets.Dataset.from_list(rows, features=features).shuffle(seed=1)
+    found.save_to_disk(tmp_path / "hf", num_shards=3)
+    return tmp_path / "hf", found
+
+
+def test_hugging_face_on_disk_keeps_rows_and_order(tmp_path, saved):
+    source, expected = saved
+    dataset = imported(source, tmp_path, "--rows-per-file", "8")
+    found = dataset.to_table()
+    assert found["id"].to_pylist() == expected["id"][:]
+    assert found["text"].to_pylist() == expected["text"][:]
+    assert found["grid"].to_pylist() == expected["grid"][:]
+    types = {name: str(dataset.schema.field(name).type) for name in found.column_names}
+    assert types["id"] == "int32"
+    grid = dataset.schema.field("grid").type
+    assert (grid.list_size, grid.value_type.list_size) == (2, 2)
+    assert types["picture"] == "binary"
+    from PIL import Image
+
+    first = Image.open(io.BytesIO(found["picture"][0].as_py()))
+    assert first.getpixel((0, 0)) == (found["id"][0].as_py(), 0, 0)
+
+
+def test_hugging_face_splits_are_named(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict({"a": [1]})
+    both = datasets.DatasetDict({"train": rows, "test": rows})
+    both.save_to_disk(tmp_path / "hf")
+    with pytest.raises(ConfigError, match=r"splits train, test.*hf/train'"):
+        open_input(tmp_path / "hf")
+    assert open_input(tmp_path / "hf" / "train").num_rows == 1
+
+
+def test_an_empty_table_keeps_its_types(tmp_path):
+    pq.write_table(typed().slice(0, 0), tmp_path / "none.parquet")
+    dataset = imported(tmp_path / "none.parquet", tmp_path)
+    assert dataset.count_rows() == 0
+    assert dataset.schema.types == typed().schema.types
+
+
+def test_what_is_imported_can_be_trained_on(tmp_path):
+    pq.write_table(make_table(103), tmp_path / "rows.parquet")
+    imported(tmp_path / "rows.parquet", tmp_path)
+    data = LanceDataModule(tmp_path / "out" / "rows.lance", batch_size=10)
+    data.setup("fit")
+    ids = np.concatenate([batch["id"] for batch in data.train_dataloader()])
+    assert sorted(ids) == list(range(103))
+
+
+def write_source(folder, kind):
+    """Write 23 rows in several files, groups or shards."""
+    folder.mkdir()
+    table = pa.table({"id": range(23), "name": [f"n{i}" for i in range(23)]})
+    halves = {"a": table.slice(0, 9), "b": table.slice(9)}
+    for name, half in halves.items():
+        rows = half.to_pylist()
+        if kind == "parquet":
+            pq.write_table(half, folder / f"{name}.parquet", row_group_size=4)
+        elif kind == "csv":
+            csv.write_csv(half, folder / f"{name}.csv")
+        elif kind == "json":
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / f"{name}.jsonl").write_text(lines)
+        elif kind == "arrow":
+            with pa.ipc.new_stream(folder / f"{name}.arrow", half.schema) as writer:
+                writer.write_table(half, max_chunksize=4)
+        elif kind == "images":
+            (folder / name).mkdir()
+            for row in rows:
+                (folder / name / f"{row['id']:02}.png").write_bytes(b"x")
+        else:
+            samples = [
+                (f"{row['id']:02}.{x}", b"1") for row in rows for x in ("cls", "a")
+            ]
+            write_tar(folder / f"{name}.tar", samples)
+
+
+@pytest.mark.parametrize(
+    "kind", ["arrow", "csv", "huggingface", "images", "json", "parquet", "webdataset"]
+)
+def test_an_input_can_begin_at_any_row(tmp_path, kind):
+    if kind == "huggingface":
+        datasets = pytest.importorskip("datasets")
+        rows = datasets.Dataset.from_dict({"id": range(23)}).shuffle(seed=0)
+        rows.save_to_disk(tmp_path / "in", num_shards=2)
+    else:
+        write_source(tmp_path / "in", kind)
+    found = open_input(tmp_path / "in")
+    assert found.num_rows in (23, None)
+
+    def rows_after(skip):
+        return [row for batch in found.batches(skip) for row in batch.to_pylist()]
+
+    whole = rows_after(0)
+    assert len({json.dumps(row, default=str) for row in whole}) == 23
+    for skip in range(25):
+        assert rows_after(skip) == whole[skip:]
+    assert all(batch.schema == found.schema for batch in found.batches(3))
+
+
+# -- never half a table, and resumable -----------------------------------------
+
+
+def wait_for(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sent", "status"),
+    [
+        ("parquet", signal.SIGKILL, -signal.SIGKILL),
+        ("csv", signal.SIGKILL, -signal.SIGKILL),
+        ("arrow", signal.SIGINT, 130),
+    ],
+)
+def test_a_stopped_import_goes_on_where_it_was(tmp_path, kind, sent, status):
+    table = make_table(120_000)
+    source = tmp_path / "in"
+    source.mkdir()
+    for at in range(3):
+        part = table.slice(at * 40_000, 40_000)
+        path = source / f"{at}.{kind}"
+        if kind == "parquet":
+            pq.write_table(part, path, row_group_size=7_000)
+        elif kind == "csv":
+            table = (
+                table.drop_columns("vector")
+                if "vector" in table.schema.names
+                else table
+            )
+            csv.write_csv(part.select(table.column_names), path)
+        else:
+            feather.write_feather(part, path, chunksize=9_000)
+    target = tmp_path / "rows.lance"
+    journal = tmp_path / ".rows.lance.importing" / "journal.jsonl"
+    command = [sys.executable, "-c"]
+    command += ["import sys; from lance_lightning.cli import main; sys.exit(main())"]
+    command += ["import", str(source), str(target), "--rows-per-file", "1500"]
+    first = subprocess.Popen(command)
+    wait_for(lambda: journal.exists() and journal.read_text().count("\n") > 5)
+    first.send_signal(sent)
+    assert first.wait() == status
+    assert not target.exists()
+    lines = journal.read_text().splitlines()[1:]
+    done = [file["path"] for line in lines for file in json.loads(line)["files"]]
+    assert 5 <= len(done) < 80
+    data = journal.parent / "table.lance" / "data"
+    written = {name: (data / name).stat().st_mtime_ns for name in done}
+
+    subprocess.run(command, check=True, timeout=120)
+    assert not journal.parent.exists()
+    dataset = lance.dataset(target)
+    assert dataset.version == 1
+    assert dataset.to_table().to_pylist() == table.to_pylist()
+    files = {path.name: path.stat().st_mtime_ns for path in (target / "data").iterdir()}
+    assert written.items() <= files.items(), "they are not written again"
+    assert len(files) == 80
+
+
+def test_an_import_that_was_killed_before_the_rename_is_not_written_again(tmp_path):
+    source, target = tmp_path / "rows.parquet", tmp_path / "rows.lance"
+    pq.write_table(make_table(100), source)
+    work = tmp_path / ".rows.lance.importing"
+    work.mkdir()
+    _fill(work, open_input(source), 30, lambda *_: None)
+    (work / "table.lance" / "data" / "torn.lance").write_bytes(b"half")
+    files = sorted(path.name for path in (work / "table.lance" / "data").iterdir())
+
+    assert import_table(source, target) == 100
+    assert lance.dataset(target).version == 1
+    assert lance.dataset(target).to_table().to_pylist() == make_table(100).to_pylist()
+    files.remove("torn.lance")
+    assert sorted(path.name for path in (target / "data").iterdir()) == files
+
+
+def test_a_torn_line_of_the_journal_is_written_again(tmp_path):
+    source = tmp_path / "rows.parquet"
+    pq.write_table(make_table(100), source)
+    work = tmp_path / ".rows.lance.importing"
+    work.mkdir()
+    _fill(work, open_input(source), 30, lambda *_: None)
+    journal = work / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-20])
+    assert import_table(source, tmp_path / "rows.lance", rows_per_file=30) == 100
+    found = lance.dataset(tmp_path / "rows.lance").to_table()
+    assert found.to_pylist() == make_table(100).to_pylist()
+
+
+def test_a_changed_source_is_imported_anew(tmp_path):
+    source, work = tmp_path / "rows.parquet", tmp_path / ".rows.lance.importing"
+    pq.write_table(make_table(100), source)
+    work.mkdir()
+    _fill(work, open_input(source), 30, lambda *_: None)
+    pq.write_table(make_table(100, start=1000), source)
+    os.utime(source, ns=(1, 1))
+    import_table(source, tmp_path / "rows.lance")
+    found = lance.dataset(tmp_path / "rows.lance").to_table()
+    assert found.to_pylist() == make_table(100, start=1000).to_pylist()
+
+
+def test_a_value_that_misleads_leaves_no_table_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("lance_lightning.table_files.TEXT_BLOCK", 1000)
+    lines = [f"{i}\n" for i in range(1000)]
+    (tmp_path / "rows.csv").write_text("id\n" + "".join(lines) + "x\n")
+    with pytest.raises(SourceError, match=r"conversion error to int64.*parquet"):
+        import_table(tmp_path / "rows.csv", tmp_path / "rows.lance")
+    assert not (tmp_path / "rows.lance").exists()
+
+
+# -- errors --------------------------------------------------------------------
+
+
+def test_a_target_that_is_there_is_left_alone(tmp_path, table, capsys):
+    pq.write_table(make_table(3), tmp_path / "rows.parquet")
+    with pytest.raises(SystemExit) as caught:
+        main(["import", str(tmp_path / "rows.parquet"), table])
+    assert caught.value.code == 1
+    assert "is there already" in capsys.readouterr().err
+    assert lance.dataset(table).count_rows() == 103
+
+
+def test_two_imports_to_one_target_are_refused(tmp_path):
+    from filelock import FileLock
+
+    pq.write_table(make_table(3), tmp_path / "rows.parquet")
+    work = tmp_path / ".rows.lance.importing"
+    work.mkdir()
+    with (
+        FileLock(work / "lock"),
+        pytest.raises(ConfigError, match="another import"),
+    ):
+        import_table(tmp_path / "rows.parquet", tmp_path / "rows.lance")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("s3://bucket/rows.lance", "a folder on this machine"), ("rows", "end in .lance")],
+)
+def test_targets_that_cannot_be_are_refused(tmp_path, target, message):
+    pq.write_table(make_table(3), tmp_path / "rows.parquet")
+    with pytest.raises(ConfigError, match=message):
+        import_table(tmp_path / "rows.parquet", target)
+
+
+def test_the_format_is_told_from_names(tmp_path):
+    for name, kind in {
+        "a.parquet": "parquet",
+        "a.csv": "csv",
+        "a.ndjson": "json",
+        "a.feather": "arrow",
+        "a.tgz": "webdataset",
+        "a.webp": "images",
+    }.items():
+        (tmp_path / name).write_bytes(b"")
+        assert guess_format(tmp_path / name) == kind
+    with pytest.raises(ConfigError, match=r"1 of arrow, 1 of csv.*--format"):
+        guess_format(tmp_path)
+    (tmp_path / "a.dat").write_bytes(b"")
+    with pytest.raises(ConfigError, match="no known ending"):
+        guess_format(tmp_path / "a.dat")
+
+
+def test_a_file_of_another_format_says_so(tmp_path):
+    (tmp_path / "rows.parquet").write_text("id\n1\n")
+    with pytest.raises(SourceError, match=r"cannot be read as parquet.*--format"):
+        open_input(tmp_path / "rows.parquet")
+    assert imported(tmp_path / "rows.parquet", tmp_path, "--format", "csv").count_rows()

@@ -1,0 +1,188 @@
+"""LanceDataModule under LightningCLI: a YAML, and overrides on the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lance
+import numpy as np
+import pytest
+import yaml
+from conftest import Recorder
+from lightning.pytorch.cli import LightningCLI
+
+import lance_lightning
+from lance_lightning import ConfigError, LanceDataModule, LanceSource, RandomSplit
+
+# Lightning 2.6.6 calls what jsonargparse 4.53 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+class Model(Recorder):
+    """Writes down the ids of the batches it saw.
+
+    Args:
+        out: The file.
+    """
+
+    def __init__(self, out: str) -> None:
+        super().__init__()
+        self.out = out
+
+    def on_fit_end(self):
+        Path(self.out).write_text(json.dumps(self.seen))
+
+
+CONFIG = """
+model: {out: seen.json}
+trainer:
+  accelerator: cpu
+  max_epochs: 1
+  num_sanity_val_steps: 0
+  logger: false
+  enable_checkpointing: false
+  enable_progress_bar: false
+  enable_model_summary: false
+"""
+
+
+def run(cwd, script, *arguments):
+    return subprocess.run(
+        [sys.executable, str(script), *arguments],
+        cwd=cwd,
+        env={
+            **os.environ,
+            "LANCE_LIGHTNING_CACHE_DIR": str(cwd / "cache"),
+            "OMP_NUM_THREADS": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+@pytest.fixture
+def fit(tmp_path, monkeypatch):
+    """Return a function that runs the command and returns the ids each loader gave."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["app.py"])  # Lightning warns of others than args
+
+    def fitted(data, *arguments):
+        config = {**yaml.safe_load(CONFIG), "data": data}
+        (tmp_path / "fit.yaml").write_text(yaml.safe_dump(config))
+        LightningCLI(
+            Model,
+            LanceDataModule,
+            args=["fit", "--config", "fit.yaml", *arguments],
+            seed_everything_default=False,
+        )
+        seen = json.loads((tmp_path / "seen.json").read_text())
+        return {stage: ids for stage, ids in seen.items() if ids}
+
+    return fitted
+
+
+def batches(data):
+    """Return the ids that a module in this process gives for the same arguments."""
+    data.prepare_data()
+    data.setup("fit")
+    loaders = {"train": data.train_dataloader()}
+    if "val" in data.split_names:
+        loaders["val"] = data.val_dataloader()
+    return {
+        name: [batch["id"].tolist() for batch in loader]
+        for name, loader in loaders.items()
+    }
+
+
+@pytest.mark.filterwarnings("ignore:.*have no `val_dataloader`")
+def test_the_defaults_are_those_of_the_module(table, fit):
+    seen = fit({"source": table})
+    assert seen == batches(LanceDataModule(table))
+    assert sorted(np.concatenate(seen["train"])) == list(range(103))
+
+
+def test_a_yaml_makes_the_same_module_as_python(table, fit):
+    seen = fit(
+        {
+            "source": {
+                "class_path": "lance_lightning.LanceSource",
+                "init_args": {"uri": table, "filter": "label < 2"},
+            },
+            "splits": {
+                "class_path": "lance_lightning.RandomSplit",
+                "init_args": {"ratios": {"train": 0.7, "val": 0.3}, "seed": 3},
+            },
+            "sampler": {"class_path": "lance_lightning.Shuffle"},
+            "batch_size": 8,
+        }
+    )
+    data = LanceDataModule(
+        LanceSource(table, filter="label < 2"),
+        splits=RandomSplit({"train": 0.7, "val": 0.3}, seed=3),
+        sampler=lance_lightning.Shuffle(),
+        batch_size=8,
+    )
+    assert seen == batches(data)
+    rows = np.concatenate([*seen["train"], *seen["val"]])
+    kept = lance.dataset(table).to_table(["id"], filter="label < 2")["id"]
+    assert sorted(rows) == kept.to_pylist()
+
+
+def test_the_command_line_wins_over_the_yaml(table, fit):
+    seen = fit(
+        {
+            "source": {
+                "class_path": "lance_lightning.LanceSource",
+                "init_args": {"uri": table},
+            },
+            "sampler": {"class_path": "lance_lightning.Shuffle"},
+            "batch_size": 8,
+        },
+        "--data.batch_size=20",
+        "--data.sampler=Sequential",
+        "--data.splits=SequentialSplit",
+        "--data.splits.ratios={train: 0.5, val: 0.5}",
+        "--data.source.init_args.filter=id < 80",
+    )
+    assert seen["train"] == [list(range(20)), list(range(20, 40))]
+    assert sorted(np.concatenate(seen["val"])) == list(range(40, 80))
+
+
+def test_a_class_is_named_by_its_path(table, fit):
+    seen = fit(
+        {
+            "source": table,
+            "batch_size": 50,
+            "sampler": "lance_lightning.ShardedBatches",
+        },
+        "--data.splits=lance_lightning.CalculatedSplit",
+        "--data.splits.init_args.calculation=id % 2",
+        "--data.splits.init_args.split_names=[train, val]",
+    )
+    assert np.concatenate(seen["train"]).tolist() == list(range(0, 103, 2))
+    assert np.concatenate(seen["val"]).tolist() == list(range(1, 103, 2))
+
+
+def test_a_wrong_value_is_a_clear_error(table, fit):
+    with pytest.raises(
+        ConfigError, match="must be one of BlockShuffle, Sequential, Sh"
+    ):
+        fit({"source": table}, "--data.sampler=Shufle")
+
+
+def test_the_example_trains_and_takes_overrides(tmp_path):
+    run(tmp_path, EXAMPLES / "make_digits.py").check_returncode()
+    config = ("--config", str(EXAMPLES / "lightning_cli.yaml"))
+    quick = ("--trainer.max_epochs=1", "--trainer.enable_progress_bar=false")
+    shown = ("--data.sampler=Shuffle", "--data.batch_size=128")
+    shown += ("--data.splits.ratios={train: 0.9, val: 0.1}",)
+    script = EXAMPLES / "lightning_cli.py"
+    out = run(tmp_path, script, "fit", *config, *quick, *shown)
+    assert out.returncode == 0, out.stderr
+    assert "splits: train 1617 rows, val 180 rows" in out.stdout + out.stderr
+    assert "13 steps of 128 rows" in out.stdout + out.stderr
