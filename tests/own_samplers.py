@@ -87,3 +87,18 @@ class OfOneRank(lance.sampler.FragmentSampler):
 
     def iter_fragments(self, dataset, *args, **kwargs):
         yield from dataset.get_fragments()[int(os.environ["RANK"]) :: 2]
+
+
+class ByProcess:
+    """Draws something else in every process, as the order of a set of text does."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self):
+        order = list(range(self.rows))
+        random.Random(os.getpid()).shuffle(order)
+        return iter(order)

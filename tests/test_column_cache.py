@@ -127,3 +127,35 @@ def test_a_permutation_of_another_order_is_kept_too(uri, tmp_path):
     kept = LanceDataModule(source, cache_bytes=1 << 20, **options)
     assert rows(kept.train_dataloader()) == expected
     assert expected != sorted(expected, key=lambda row: row["id"])
+
+
+@pytest.mark.parametrize("cache_bytes", [None, 1 << 20])
+def test_dictionaries_that_differ_between_fragments_are_read(
+    tmp_path, cache_bytes, monkeypatch
+):
+    monkeypatch.setattr(module, "CHUNK_BYTES", 300)
+    kind = pa.dictionary(pa.int8(), pa.string())
+    for part in range(3):  # 300 values in all, more than an int8 can count
+        words = [f"word {part} {i}" for i in range(100)]
+        ids = np.arange(part * 100, part * 100 + 100)
+        table = pa.table({"id": ids, "word": pa.array(words).dictionary_encode()})
+        table = table.set_column(1, "word", table["word"].cast(kind))
+        mode = "append" if part else "create"
+        lance.write_dataset(table, str(tmp_path / "t.lance"), mode=mode)
+    data = LanceDataModule(
+        str(tmp_path / "t.lance"),
+        sampler=Shuffle(),
+        output_format="arrow",
+        cache_bytes=cache_bytes,
+        cache_dir=tmp_path / "cache",
+    )
+    found = {row["id"]: row["word"] for row in rows(data.train_dataloader())}
+    assert found == {i: f"word {i // 100} {i % 100}" for i in range(300)}
+
+
+def test_columns_in_another_order_are_another_copy(uri):
+    for columns in ({"f": "id", "g": "id * 2"}, {"g": "id * 2", "f": "id"}):
+        data = module_of(uri, columns=columns, cache_bytes=1 << 20)
+        for batch in data.train_dataloader():
+            assert batch.schema.names == list(columns)
+            assert batch["g"].to_pylist() == [2 * i for i in batch["f"].to_pylist()]

@@ -304,3 +304,35 @@ def test_hyperparameters_hold_the_decoders_by_name(tmp_path):
     uri = write_floats(tmp_path, [1])
     data = LanceDataModule(uri, decoders={"image": "image"})
     assert data.hparams["decoders"] == {"image": "image"}
+
+
+def no_value(data: bytes) -> object:
+    return None if data == b"bad" else [1.0, 2.0]
+
+
+def test_a_decoder_that_returns_nothing_is_an_error_with_the_row(tmp_path):
+    path = str(tmp_path / "t.lance")
+    lance.write_dataset(pa.table({"id": [0, 1, 2], "b": [b"a", b"bad", b"c"]}), path)
+    data = LanceDataModule(path, decoders={"b": no_value}, sampler=Sequential())
+    with pytest.raises(DecodeError, match=r"returned None.*row ids \[1\]"):
+        next(iter(data.train_dataloader()))
+
+
+@pytest.mark.parametrize("colour", [0, 2, 4, 6])
+def test_images_of_sixteen_bits_a_channel_are_refused(colour):
+    import struct
+    import zlib
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        whole = name + body
+        return (
+            struct.pack(">I", len(body)) + whole + struct.pack(">I", zlib.crc32(whole))
+        )
+
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    head = struct.pack(">IIBBBBB", 1, 1, 16, colour, 0, 0, 0)
+    pixel = b"\0" + struct.pack(">H", 1000) * channels
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
+    png += chunk(b"IDAT", zlib.compress(pixel)) + chunk(b"IEND", b"")
+    with pytest.raises(ValueError, match="more than 8 bits"):
+        decode_image(png)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lance_lightning import fetch
 from lance_lightning.fetch import (
+    Threads,
     are_neighbours,
     in_order,
     iterate_ahead,
@@ -70,7 +71,9 @@ def dataset(tmp_path_factory):
 def read(dataset, offsets, row_bytes=64, columns=None, pool=None):
     offsets, order = in_order(np.asarray(offsets, dtype=np.int64))
     windows = [(offsets, order)]
-    (rows,) = read_windows(dataset, columns, windows, row_bytes, pool or BufferPool())
+    (rows,) = read_windows(
+        dataset, columns, windows, row_bytes, pool or BufferPool(), Threads()
+    )
     rows.validate(full=True)
     return rows
 
@@ -111,7 +114,7 @@ def test_scans_and_takes_give_the_same_rows(dataset, monkeypatch):
 def test_windows_that_are_read_together_stay_apart(dataset):
     asked = [[5, 1, 3], [], [7], list(range(40, 90)), [9, 9], list(range(199, -1, -1))]
     windows = [in_order(np.array(offsets, dtype=np.int64)) for offsets in asked]
-    read = read_windows(dataset, ["id"], windows, 1 << 20, BufferPool())
+    read = read_windows(dataset, ["id"], windows, 1 << 20, BufferPool(), Threads())
     ids = dataset.to_table()["id"].to_pylist()
     expected = [[ids[i] for i in offsets] for offsets in asked]
     assert [rows["id"].to_pylist() for rows in read] == expected
@@ -142,7 +145,9 @@ def test_so_many_pieces_are_in_flight_at_once(dataset, in_flight):
     slow = Slow(dataset)
     windows = [in_order(np.arange(0, ROWS, 5))]
     row_bytes = fetch.PIECE_BYTES // 3
-    (rows,) = read_windows(slow, ["id"], windows, row_bytes, BufferPool(), in_flight)
+    (rows,) = read_windows(
+        slow, ["id"], windows, row_bytes, BufferPool(), Threads(), in_flight
+    )
     assert rows["id"].to_pylist() == dataset.to_table()["id"].to_pylist()[::5]
     assert slow.most == in_flight
 
@@ -226,7 +231,9 @@ def test_a_pool_uses_memory_again():
 
 def test_reading_ahead_stops_when_nobody_listens():
     made = []
-    ahead = read_ahead(lambda i: made.append(i) or i, iter(range(1000)), depth=2)
+    ahead = read_ahead(
+        lambda i: made.append(i) or i, iter(range(1000)), Threads().pool("test", 2), 2
+    )
     assert [next(ahead), next(ahead)] == [0, 1]
     ahead.close()
     assert len(made) <= 4
@@ -238,15 +245,16 @@ def test_an_error_on_the_thread_comes_up_where_it_is_read():
             raise ValueError("row 2")
         return i
 
-    ahead = read_ahead(produce, range(5))
+    ahead = read_ahead(produce, range(5), Threads().pool("test"))
     assert [next(ahead), next(ahead)] == [0, 1]
     with pytest.raises(ValueError, match="row 2"):
         next(ahead)
 
 
 def test_iterating_ahead_gives_every_item_and_stops():
-    assert list(iterate_ahead(range(10))) == list(range(10))
-    assert list(iterate_ahead([])) == []
+    pool = Threads().pool("test")
+    assert list(iterate_ahead(range(10), pool)) == list(range(10))
+    assert list(iterate_ahead([], pool)) == []
     made = []
 
     def numbers():
@@ -254,7 +262,7 @@ def test_iterating_ahead_gives_every_item_and_stops():
             made.append(i)
             yield i
 
-    ahead = iterate_ahead(numbers())
+    ahead = iterate_ahead(numbers(), pool)
     assert [next(ahead), next(ahead)] == [0, 1]
     ahead.close()
     assert len(made) <= 4

@@ -951,3 +951,13 @@ def holds_null(value):
     if isinstance(value, list | tuple):
         return any(map(holds_null, value))
     return value is None
+
+
+@pytest.mark.parametrize("size", [-1, 2])
+def test_pandas_refuses_nulls_inside_lists_of_integers(size):
+    kind, form = pa.list_(pa.int64(), size), Format("pandas")
+    whole = pa.record_batch({"x": pa.array([[2**53 + 1, 1], [3, 4]], kind)})
+    assert form.slice(form.convert(whole), 0, 2)["x"][0].tolist() == [2**53 + 1, 1]
+    holed = pa.record_batch({"x": pa.array([[2**53 + 1, None], [1, 2]], kind)})
+    with pytest.raises(DataError, match="1 null"):
+        form.convert(holed)

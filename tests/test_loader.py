@@ -388,3 +388,14 @@ def test_lists_of_unequal_length_come_as_asked_for(tmp_path, num_workers):
         for at, i in enumerate(batch["id"].tolist()):
             found[i] = batch["tokens"][bounds[at] : bounds[at + 1]].tolist()
     assert [found[i] for i in range(40)] == lists
+
+
+def with_a_lambda(batch):
+    return {**batch, "no": lambda: None}
+
+
+def test_a_batch_that_cannot_be_sent_is_an_error_not_a_hang(table):
+    data = LanceDataModule(table, num_workers=1, transform=with_a_lambda)
+    with pytest.raises(TransformError, match="cannot be sent from a worker"):
+        next(iter(data.train_dataloader()))
+    data.teardown()

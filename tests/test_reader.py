@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import lance
+import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lance_lightning import BlockShuffle, LanceDataModule, Sequential, Shuffle, reader
+from lance_lightning import (
+    BlockShuffle,
+    LanceDataModule,
+    Sequential,
+    Shuffle,
+    fetch,
+    reader,
+)
 from lance_lightning.reader import WindowGrid
 
 
@@ -62,3 +72,37 @@ def test_a_window_holds_whole_buffers_and_the_last_one_is_whole(tmp_path):
         loader.reader.grid.size - loader.reader.grid.size % 8, 24
     )
     assert list(loader.reader.windows(0, 38))[-1] == (24, 38)
+
+
+def test_an_epoch_is_read_in_pieces_and_hardly_a_row_too_many(tmp_path, monkeypatch):
+    rows, row_bytes, batch = 40_000, 8 * 66, 64
+    table = pa.table(
+        {
+            "id": np.arange(rows),
+            "vector": pa.FixedSizeListArray.from_arrays(np.zeros(rows * 65), 65),
+        }
+    )
+    lance.write_dataset(table, str(tmp_path / "t.lance"))
+    for module in (fetch, reader):
+        monkeypatch.setattr(module, "PIECE_BYTES", 1 << 20)
+    asked = []
+    read_piece = fetch.read_piece
+
+    def counting(dataset, columns, offsets):
+        asked.append(len(offsets))
+        return read_piece(dataset, columns, offsets)
+
+    monkeypatch.setattr(fetch, "read_piece", counting)
+    pieces = rows * row_bytes / fetch.PIECE_BYTES
+    for sampler in (BlockShuffle(16, 16 * batch * 4), Sequential()):
+        asked.clear()
+        data = LanceDataModule(
+            str(tmp_path / "t.lance"), batch_size=batch, sampler=sampler
+        )
+        loader = data.train_dataloader()
+        ids = np.concatenate([batch["id"].numpy() for batch in loader])
+        assert np.array_equal(np.sort(ids), np.arange(rows))
+        windows = len(list(loader.reader.windows(0, len(loader))))
+        assert len(asked) <= 2 * pieces + windows
+        assert len(asked) < len(loader) / 8
+        assert sum(asked) <= 1.3 * rows  # scans drop what lies between

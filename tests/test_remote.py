@@ -300,6 +300,22 @@ def test_a_connection_factory_opens_the_table_in_each_process(server, monkeypatc
     assert ids(in_order(permutation)) == list(range(ROWS))
 
 
+def test_workers_need_a_connection_factory_that_they_can_import(server, monkeypatch):
+    monkeypatch.setenv("TEST_HOST", server.url)
+
+    def local_to_a_test(name):
+        return open_table(name)
+
+    source = LanceDBSource("db://dev", "t", connection_factory=local_to_a_test)
+    whole = Permutation.identity(open_table("t"))
+    reopened = whole.with_connection_factory(local_to_a_test)
+    for given in (source, SeparateSources(train="a", val=source), reopened):
+        with pytest.raises(ConfigError, match=r"connection_factory is .*local_to_"):
+            LanceDataModule(given, num_workers=1)
+        LanceDataModule(given)
+    LanceDataModule(whole.with_connection_factory(open_table), num_workers=1)
+
+
 @pytest.mark.parametrize(
     "config", [{"header_provider": Token()}, {"extra_headers": {"x-token": "a"}}]
 )

@@ -602,6 +602,8 @@ def test_a_place_far_into_an_epoch_is_found_by_its_windows_alone(runs):
     class Table:
         """A table of a billion rows in which each row holds its own offset."""
 
+        is_local = True
+
         def open(self):
             return self
 
@@ -627,3 +629,15 @@ def test_a_place_far_into_an_epoch_is_found_by_its_windows_alone(runs):
     assert first == stream.row_offsets(3, at, at + 1)[0].tolist()
     assert len(set(first)) == batch
     assert 0 < sum(counted) < 100 * batch  # its window, and those read ahead
+
+
+def test_the_next_fit_of_a_module_that_was_resumed_is_whole(runs, tmp_path):
+    saver = SaveFrom(tmp_path, ("on_train_batch_end",), {8})
+    runs.fit(callbacks=[saver], max_epochs=2)
+    (saved,) = saver.saved
+    data = runs.data()
+    trainer = runs.trainer_of(max_epochs=2)
+    trainer.fit(runs.model(), datamodule=data, ckpt_path=saved.path)
+    again = runs.model()
+    runs.trainer_of(max_epochs=4).fit(again, datamodule=data)
+    assert len(again.seen["train"]) == 4 * STEPS

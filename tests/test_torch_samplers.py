@@ -10,6 +10,7 @@ from functools import partial
 import lance
 import lance.sampler
 import lancedb
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -20,6 +21,7 @@ from own_samplers import (
     ROWS,
     AllColumns,
     ByEpoch,
+    ByProcess,
     Growing,
     LastFirst,
     Noting,
@@ -449,3 +451,34 @@ def test_splits_beside_training_keep_their_order(table):
     plan = data.plan("val")
     rows = plan.offsets(np.arange(plan.num_rows)).tolist()
     assert flat(ids(data.val_dataloader())) == rows
+
+
+def test_workers_read_what_the_main_process_drew(table, monkeypatch):
+    monkeypatch.setattr("lance_lightning.reader.WINDOW_BYTES", 1)  # a batch a window
+    options = {"sampler": ByProcess(ROWS), "batch_size": 10}
+    expected = rows_of(LanceDataModule(table, **options))
+    data = LanceDataModule(table, num_workers=2, **options)
+    assert rows_of(data) == expected
+    data.teardown()
+
+
+def rows_of(data: LanceDataModule) -> list[list[int]]:
+    loader = data.train_dataloader()
+    return [[i for batch in loader for i in batch["id"].tolist()] for _ in range(2)]
+
+
+def test_a_batch_that_the_sampler_made_is_logged_with_its_own_size(table, tmp_path):
+    sizes = [[0], list(range(1, 100)), [100, 101]]
+    model = Recorder()
+    logged = []
+
+    class Log(L.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            module.log("mean", float(len(batch["id"])), on_step=False, on_epoch=True)
+
+        def on_train_epoch_end(self, trainer, module):
+            logged.append(float(trainer.callback_metrics["mean"]))
+
+    trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[Log()])
+    trainer.fit(model, datamodule=LanceDataModule(table, sampler=sizes))
+    assert logged == [pytest.approx((1 + 99 * 99 + 2 * 2) / 102)]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from lance_lightning import LanceDataModule, Sequential, Shuffle
-from lance_lightning.fetch import in_order, read_windows
+from lance_lightning.fetch import Threads, in_order, read_windows
 from lance_lightning.transport import PackedBatch, SharedPool, pack
 
 ROWS = 3000
@@ -42,7 +42,7 @@ def received(packed: PackedBatch) -> PackedBatch:
 
 def read(uri: str, pool: SharedPool, offsets: np.ndarray, names) -> pa.RecordBatch:
     windows = [in_order(offsets)]
-    (batch,) = read_windows(lance.dataset(uri), names, windows, 64, pool)
+    (batch,) = read_windows(lance.dataset(uri), names, windows, 64, pool, Threads())
     return batch
 
 
@@ -98,7 +98,7 @@ def test_memory_is_used_again_once_nobody_holds_it(uri):
 def test_batches_that_are_kept_are_never_written_over(
     uri, output_format, sampler, monkeypatch
 ):
-    for bound in ("WINDOW_BYTES", "PIECE_BYTES"):  # many windows
+    for bound in ("WINDOW_BYTES", "VARIABLE_PIECE_BYTES"):  # many windows
         monkeypatch.setattr(f"lance_lightning.reader.{bound}", 10_000)
     data = LanceDataModule(
         uri,

@@ -354,15 +354,45 @@ def test_a_permutation_in_memory_keeps_its_rows_and_order():
     made.add(make_table(10, start=100))
     made.delete("id < 10")
     assert ids(data) == ids(in_order(Permutation.from_tables(made, rows)))
-    # LanceDB copies the base here, and reads the rows that the ids then mean.
-    with pytest.raises(SourceError, match="had deleted rows when LanceDB copied"):
-        in_order(shuffled.select_columns(["id"]))
     whole = lancedb.connect("memory://").create_table("t", make_table(50))
     rows = permutation_builder(whole).shuffle(seed=4).execute()
     part = Permutation.from_tables(whole, rows).rename_column("id", "key")
     (batch, *_) = in_order(part).train_dataloader()
     order = rows.to_arrow()["row_id"].to_pylist()
     assert batch["key"].tolist() == order[:16]
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda p: p.with_format("torch"),
+        lambda p: p.with_batch_size(7),
+        lambda p: p.select_columns(["id"]),
+    ],
+)
+@pytest.mark.parametrize("made", ["all", "filtered", "fragments"])
+def test_a_copy_in_memory_is_read_only_where_its_row_ids_prove_the_rows(made, copied):
+    """LanceDB copies the base here, and reads the rows that the ids then mean."""
+    base = lancedb.connect("memory://").create_table("t", make_table(50))
+    builder = permutation_builder(base)
+    if made == "fragments":
+        base.add(make_table(10, start=50))
+    else:
+        base.delete("id < 10")
+    if made == "filtered":  # ids 10 to 29, all of which the copy of 40 rows has too
+        builder = builder.filter("id < 30")
+    permutation = Permutation.from_tables(base, builder.shuffle(seed=0).execute())
+    kept = {"all": range(10, 50), "filtered": range(10, 30), "fragments": range(60)}
+    assert sorted(ids(in_order(permutation))) == list(kept[made])
+    with pytest.raises(SourceError, match=r"cannot be proved.*table in a folder, or"):
+        in_order(copied(permutation))
+
+
+def test_row_ids_of_a_table_in_memory_are_not_a_column():
+    base = lancedb.connect("memory://").create_table("t", make_table(50))
+    selected = Permutation.identity(base).select_columns(["id", "_rowid"])
+    with pytest.raises(ConfigError, match=r"selects _rowid.*leave it out"):
+        in_order(selected)
 
 
 def open_table(folder: str, name: str):

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lance_lightning.sources import PermutationSource, Source
+from lance_lightning.sources import (
+    LanceDBSource,
+    PermutationSource,
+    Source,
+    TableSource,
+)
 from lance_lightning.splits import AllRows, PermutationSplit
-from lance_lightning.transforms import Transforms
+from lance_lightning.transforms import Transforms, check_importable
 from lance_lightning.types import STAGES, ConfigError, check_int, check_one_of
 
 DEFAULT_FORMAT = "torch"
@@ -97,6 +102,19 @@ def output_format_of(value: Any, sources: Iterable[Source]) -> Any:
             "of them, output_format=... or permutation.with_format(...)"
         )
     return next(iter(given), DEFAULT_FORMAT)
+
+
+def check_connection_factories(sources: Iterable[Source]) -> None:
+    """Check that spawned workers can import what opens the sources' tables.
+
+    Raises:
+        ConfigError: A ``connection_factory`` cannot be imported there.
+    """
+    for source in sources:
+        named = source.base if isinstance(source, PermutationSource) else source
+        named = named.source if isinstance(named, TableSource) else named
+        if isinstance(named, LanceDBSource) and named.connection_factory is not None:
+            check_importable("connection_factory", named.connection_factory)
 
 
 def dataloader_kwargs_of(value: Any) -> Mapping[str, Any]:

@@ -16,14 +16,15 @@ import pyarrow as pa
 
 from lance_lightning.blobs import with_blobs
 from lance_lightning.cache import build_once
-from lance_lightning.fetch import PIECE_BYTES, read_windows
-from lance_lightning.gather import BufferPool, Pool, RowGather, part_of
+from lance_lightning.fetch import PIECE_BYTES, Threads, read_windows
+from lance_lightning.gather import BufferPool, Pool, RowGather, batch_of, part_of
 from lance_lightning.plan import Plan
 from lance_lightning.snapshot import Snapshot, strip_secrets
 from lance_lightning.types import ConfigError, SourceError
 
 CHUNK_BYTES = 8 * PIECE_BYTES
 FILE = "rows.arrow"
+LAYOUT = 1  # of the file: another one gets another name
 
 Array = np.ndarray[Any, Any]
 
@@ -32,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CachedRows:
-    """Rows of a split in an Arrow IPC file, in the order of the table.
+    """Rows of a split in an Arrow IPC stream, in the order of the table.
 
     It pickles in a few hundred bytes: each process maps the file for itself, and
     all share its pages.
@@ -110,9 +111,10 @@ def cache_rows(
         _write(aside / FILE, snapshot, columns, plan, row_bytes, chunk)
 
     key = [
+        LAYOUT,
         snapshot.identity.to_dict(),
         strip_secrets(snapshot.uri),
-        columns if isinstance(columns, dict) else list(columns or []),
+        list(columns.items()) if isinstance(columns, dict) else list(columns or []),
         plan.digest,
         chunk,
     ]
@@ -130,21 +132,34 @@ def _write(
             yield plan.in_table_order(at), None
 
     dataset = with_blobs(snapshot.open(), columns)
-    batches = read_windows(dataset, columns, windows(), row_bytes, BufferPool())
-    first = next(batches)
-    with pa.ipc.new_file(str(path), first.schema) as writer:
+    batches = read_windows(
+        dataset, columns, windows(), row_bytes, BufferPool(), Threads()
+    )
+    first = _wide(next(batches))
+    # A stream: in a file all batches share their dictionaries.
+    with pa.ipc.new_stream(str(path), first.schema) as writer:
         writer.write_batch(first)
         for batch in batches:
-            writer.write_batch(batch)
+            writer.write_batch(_wide(batch))
+
+
+def _wide(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return dictionaries with an index that counts the values of all batches."""
+    arrays = [
+        pa.DictionaryArray.from_arrays(array.indices.cast(pa.int32()), array.dictionary)
+        if pa.types.is_dictionary(array.type)
+        else array
+        for array in batch.columns
+    ]
+    return batch_of(arrays, batch.schema)
 
 
 @functools.lru_cache(maxsize=16)
 def _mapped(path: str) -> list[pa.RecordBatch]:
     try:
-        file = pa.ipc.open_file(pa.memory_map(path))
+        return list(pa.ipc.open_stream(pa.memory_map(path)))
     except FileNotFoundError as error:
         raise SourceError(
             f"the rows that were kept in {path!r} are gone; start again, with "
             "cache_dir=... a folder that nothing cleans up meanwhile"
         ) from error
-    return [file.get_batch(number) for number in range(file.num_record_batches)]

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.parsing import AttributeDict
 from lance_lightning.arguments import (
     OneSplit,
     batch_sizes_of,
+    check_connection_factories,
     columns_of,
     columns_of_source,
     dataloader_kwargs_of,
@@ -49,7 +50,9 @@ from lance_lightning.reader import (
     Reader,
     Stream,
     WindowGrid,
+    bytes_held,
     mean_row_bytes,
+    rows_of_piece,
     window_grid,
 )
 from lance_lightning.resume import adopted, repinned, saved_source
@@ -249,6 +252,7 @@ class LanceDataModule(LightningDataModule):
                 transforms.check_picklable()
             for name, decoder in functions_of(self._format.decoders):
                 check_importable(name, decoder)
+            check_connection_factories(self._sources.values())
         self._stage_splits = stage_splits_of(given["stage_splits"], self.split_names)
         self._restore_hooks()
         self._snapshots: dict[str, Snapshot] = {}
@@ -399,6 +403,7 @@ class LanceDataModule(LightningDataModule):
             _refuse_fork()
         if stage == "fit":
             self._placed = False
+            self._progress.begin_fit()
         self._pin()
 
     def _pin(self) -> None:
@@ -563,6 +568,7 @@ class LanceDataModule(LightningDataModule):
             stream = stream_of(row_bytes)
         except ConfigError as error:
             raise ConfigError(f"split {split!r}, stage {stage!r}: {error}") from None
+        piece_rows = rows_of_piece(schema, row_bytes)
         return Reader(
             snapshot=snapshot,
             columns=columns,
@@ -571,7 +577,10 @@ class LanceDataModule(LightningDataModule):
             transforms=transforms,
             stage=stage,
             row_bytes=row_bytes,
-            grid=self._grid(stream, row_bytes, transforms),
+            grid=self._grid(
+                stream, bytes_held(schema, row_bytes), piece_rows, transforms
+            ),
+            piece_rows=piece_rows,
             cached=self._cached(snapshot, columns, stream.plan, row_bytes),
         )
 
@@ -585,12 +594,12 @@ class LanceDataModule(LightningDataModule):
         )
 
     def _grid(
-        self, stream: Stream, row_bytes: int, transforms: Transforms
+        self, stream: Stream, row_bytes: int, piece_rows: int, transforms: Transforms
     ) -> WindowGrid:
         if self.num_workers and self._format.decoders is not None:
             return WindowGrid(1)  # a worker sends decoded batches, which are large
         small = bool(transforms) and self.num_workers > 0
-        return window_grid(stream, row_bytes, small=small)
+        return window_grid(stream, row_bytes, small=small, piece_rows=piece_rows)
 
     def _loader_over(self, reader: Reader, stage: str, at: int) -> LanceDataLoader:
         train = stage == "train"

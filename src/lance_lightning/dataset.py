@@ -10,7 +10,7 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 from torch.utils.data import Dataset
 
-from lance_lightning.fetch import in_order
+from lance_lightning.fetch import Threads, in_order
 from lance_lightning.gather import BufferPool
 from lance_lightning.reader import Reader, Rows
 from lance_lightning.types import ConfigError
@@ -67,7 +67,7 @@ class LanceMapDataset(Dataset[Sample]):
         found = np.array([self._checked(index) for index in indices], np.int64)
         offsets = self._reader.stream.plan.offsets(found)
         rows = Rows(0, 0, [len(offsets)], offsets, *in_order(offsets))
-        (window,) = self._reader.read([rows], BufferPool())
+        (window,) = self._reader.read([rows], BufferPool(), Threads())
         window = self._reader.convert(window)
         return self._reader.format.rows(window.data, 0, len(offsets))
 

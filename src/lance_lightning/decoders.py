@@ -40,7 +40,8 @@ def decode_image(data: bytes) -> np.ndarray:
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
-        if image.mode.startswith(_DEEP):
+        # Pillow cuts 16-bit colour down to mode RGB; only its raw mode tells.
+        if image.mode.startswith(_DEEP) or ";16" in str(image.tile):
             raise ValueError(
                 f"it has more than 8 bits a channel (mode {image.mode!r}): give a "
                 "function of your own that decodes it"
@@ -101,7 +102,10 @@ class DecodedBytes:
 
     def _decoded(self, at: int, data: bytes) -> Any:
         try:
-            return function_of(self.options.decoder)(data)
+            value = function_of(self.options.decoder)(data)
+            if value is None:
+                raise ValueError("the decoder returned None; return a value, or raise")
+            return _as_array(value)
         except Exception as error:
             raise DecodeError(
                 f"column {self.name!r}: {len(data)} bytes could not be decoded "
@@ -118,7 +122,7 @@ class DecodedBytes:
 
 def _joined(values: Sequence[Any], blank: Any, target: Target) -> Any:
     """Stack values of one shape and dtype; nulls among them are zeros."""
-    found = [_as_array(value) for value in values if value is not None]
+    found = [value for value in values if value is not None]
     if not found and blank is not None:
         found = [blank]
     first = found[0] if found else None
@@ -130,9 +134,9 @@ def _joined(values: Sequence[Any], blank: Any, target: Target) -> Any:
         out = np.zeros((len(values), *first.shape), first.dtype)
         for at, value in enumerate(values):
             if value is not None:
-                out[at] = _as_array(value)
+                out[at] = value
         return from_numpy(out, target)
-    filled = [blank if value is None else _as_array(value) for value in values]
+    filled = [blank if value is None else value for value in values]
     return [
         from_numpy(np.require(value, requirements=["C", "W"]), target)
         if isinstance(value, np.ndarray)
@@ -144,7 +148,9 @@ def _joined(values: Sequence[Any], blank: Any, target: Target) -> Any:
 def _as_array(value: Any) -> Any:
     """Return a tensor as an array of the same memory; anything else as it is."""
     if isinstance(value, torch.Tensor) and value.dtype is not torch.bfloat16:
-        return value.numpy()
+        return value.detach().numpy()
+    if isinstance(value, np.ndarray):  # torch has no other byte order
+        return value.astype(value.dtype.newbyteorder("="), copy=False)
     return value
 
 

@@ -80,7 +80,7 @@ class DrawnOrder:
         self.batches = None if first.ends is None else len(first.ends)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker draws for itself: a few KB cross to it, not an epoch.
+        # A worker gets the rows of each window, and draws nothing.
         return {**self.__dict__, "_epochs": {}}
 
     def check_importable(self) -> None:
@@ -90,8 +90,7 @@ class DrawnOrder:
     def begin(self, seed: int, epoch: int) -> Drawn:
         """Return an epoch, drawn now unless it is one of the last two that were.
 
-        On the main thread, or in a worker: the global generators are seeded
-        meanwhile.
+        On the main thread: the global generators are seeded meanwhile.
 
         Raises:
             ConfigError: It is shorter than the first one.

@@ -22,12 +22,17 @@ from lance_lightning.gather import (
     Places,
     Pool,
     RowGather,
+    batch_of,
+    concatenated,
     empty_array,
     part_of,
 )
 from lance_lightning.types import DataError
 
 PIECE_BYTES = 8 << 20
+# Lance's buffers for text and lists double while they grow, so that a piece takes
+# several times its bytes.
+VARIABLE_PIECE_BYTES = 3 << 20
 MALLOC_BYTES = 31 << 20  # just below DEFAULT_MMAP_THRESHOLD_MAX of glibc's malloc
 IN_FLIGHT = 2  # pieces asked for at once: one is decoded while one is written
 IN_FLIGHT_FAR = 8  # over a network, where waiting is what costs
@@ -45,11 +50,34 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
+class Threads:
+    """The threads that read ahead for one loader, kept from epoch to epoch.
+
+    glibc's malloc has memory for each thread: new threads in every epoch would leave
+    more and more of it behind.
+    """
+
+    def __init__(self) -> None:
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+
+    def pool(self, task: str, count: int = 1) -> ThreadPoolExecutor:
+        """Return so many threads for a task; they end with this object."""
+        if task not in self._pools:
+            name = f"lance_lightning_{task}"
+            self._pools[task] = ThreadPoolExecutor(count, thread_name_prefix=name)
+        return self._pools[task]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_pools": {}}
+
+
 def read_ahead(
-    produce: Callable[[T], U], requests: Iterable[T], depth: int = 1
+    produce: Callable[[T], U],
+    requests: Iterable[T],
+    pool: ThreadPoolExecutor,
+    depth: int = 1,
 ) -> Generator[U, None, None]:
     """Yield ``produce(request)`` in order, ``depth`` ahead on background threads."""
-    pool = ThreadPoolExecutor(depth, thread_name_prefix="lance_lightning")
     pending: deque[Future[U]] = deque()
     try:
         for request in requests:
@@ -60,10 +88,11 @@ def read_ahead(
             yield pending.popleft().result()
     finally:
         # An early break must leave no thread reading on, and not wait for one.
-        pool.shutdown(wait=False, cancel_futures=True)
+        for future in pending:
+            future.cancel()
 
 
-def iterate_ahead(iterable: Iterable[T]) -> Iterator[T]:
+def iterate_ahead(iterable: Iterable[T], pool: ThreadPoolExecutor) -> Iterator[T]:
     """Iterate on a background thread, one item ahead."""
     iterator = iter(iterable)
     end: Any = object()
@@ -72,7 +101,7 @@ def iterate_ahead(iterable: Iterable[T]) -> Iterator[T]:
         found: T = next(iterator, end)
         return found
 
-    with contextlib.closing(read_ahead(item, itertools.repeat(None))) as ahead:
+    with contextlib.closing(read_ahead(item, itertools.repeat(None), pool)) as ahead:
         yield from itertools.takewhile(lambda found: found is not end, ahead)
 
 
@@ -91,15 +120,18 @@ class Piece:
     rows: Array | None = None
 
 
-def pieces_of(offsets: Array, order: Array | None, row_bytes: int) -> Iterator[Piece]:
+def pieces_of(
+    offsets: Array, order: Array | None, row_bytes: int, piece_rows: int | None = None
+) -> Iterator[Piece]:
     """Cut sorted rows into pieces.
 
     Args:
         offsets: Sorted row offsets, int64 of shape (rows,), repeats allowed.
         order: The place of each in the window; None is their own order.
         row_bytes: Mean bytes of a row.
+        piece_rows: Rows of a piece; None is what `PIECE_BYTES` hold.
     """
-    size = max(1, PIECE_BYTES // row_bytes)
+    size = piece_rows or max(1, PIECE_BYTES // row_bytes)
     for start in range(0, len(offsets), size):
         part = offsets[start : start + size]
         places: Places = slice(start, start + len(part))
@@ -191,7 +223,9 @@ def read_windows(
     windows: Iterable[tuple[Array, Array | None]],
     row_bytes: int,
     pool: Pool,
+    threads: Threads,
     in_flight: int = IN_FLIGHT,
+    piece_rows: int | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Read windows of rows, each in its order; pieces are read ahead across them.
 
@@ -201,7 +235,9 @@ def read_windows(
         windows: Sorted row offsets and the place of each, as `in_order` gives them.
         row_bytes: Mean bytes of a row.
         pool: Where the memory of the rows comes from.
+        threads: What reads the pieces.
         in_flight: Pieces asked for at once.
+        piece_rows: Rows of a piece; None is what `PIECE_BYTES` hold.
 
     Yields:
         The rows, in memory that nobody else uses.
@@ -213,7 +249,10 @@ def read_windows(
 
     gather: RowGather | None = None
     for rows, piece, last, table in read_ahead(
-        read, _tasks(windows, row_bytes), in_flight
+        read,
+        _tasks(windows, row_bytes, piece_rows),
+        threads.pool("pieces", in_flight),
+        in_flight,
     ):
         if gather is None and last and _is_the_window(piece, rows):
             yield _one_batch(table)
@@ -238,11 +277,13 @@ def _let_malloc_keep_pieces() -> None:
 
 
 def _tasks(
-    windows: Iterable[tuple[Array, Array | None]], row_bytes: int
+    windows: Iterable[tuple[Array, Array | None]],
+    row_bytes: int,
+    piece_rows: int | None,
 ) -> Iterator[tuple[int, Piece, bool]]:
     """Yield the pieces of all windows: rows of the window, piece, whether the last."""
     for offsets, order in windows:
-        pieces = list(pieces_of(offsets, order, row_bytes))
+        pieces = list(pieces_of(offsets, order, row_bytes, piece_rows))
         if not pieces:
             pieces = [Piece(offsets, slice(0, 0))]
         for number, piece in enumerate(pieces, 1):
@@ -255,8 +296,10 @@ def _is_the_window(piece: Piece, rows: int) -> bool:
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
-    table = table.combine_chunks()
-    if table.num_rows == 0:
-        empty = [empty_array(field.type) for field in table.schema]
-        return pa.RecordBatch.from_arrays(empty, schema=table.schema)
-    return table.to_batches()[0]
+    return batch_of(
+        [
+            concatenated(column.chunks) if len(column) else empty_array(column.type)
+            for column in table.columns
+        ],
+        table.schema,
+    )

@@ -324,6 +324,10 @@ class Format:
                 count = count_nulls(array)
                 if count:
                     raise null_error(field.name, count, len(array))
+            elif self.name == "pandas":
+                leaf, count = _leaves(array)
+                if self._refuses_null(leaf) and count:
+                    raise null_error(field.name, count, len(array))
             if self.name == "python" and holds_uint64(field.type):
                 # Only for its check: Python's integers have no upper end, torch's do.
                 plan_field(field, Options("torch")).convert(array)
@@ -334,6 +338,20 @@ class Format:
         types = pa.types
         whole = types.is_integer(arrow_type) or types.is_boolean(arrow_type)
         return self.name == "python" or (self.name == "pandas" and whole)
+
+
+def _leaves(array: pa.Array) -> tuple[pa.DataType, int]:
+    """Return what lists hold, and the nulls among it; pandas counts a null row too."""
+    types, count = pa.types, 0
+    while (
+        types.is_list(array.type)
+        or types.is_large_list(array.type)
+        or types.is_fixed_size_list(array.type)
+    ):
+        # A null row of a fixed size is so many nulls to numpy, another is none.
+        count += array.null_count if types.is_fixed_size_list(array.type) else 0
+        array = array.flatten()
+    return array.type, count + array.null_count
 
 
 # --- arguments ----------------------------------------------------------------------

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from lance_lightning.types import DataError
+
 Array = np.ndarray[Any, Any]
 Places = slice | Array
 
@@ -17,6 +19,10 @@ ALIGNMENT = 64  # bytes; what Arrow recommends for its buffers
 
 class Pool(Protocol):
     """Where the memory of a window comes from."""
+
+    @property
+    def private(self) -> BufferPool:
+        """Where memory comes from that does not leave the process."""
 
     def take(self, size: int) -> tuple[Array, pa.Buffer]:
         """Return ``size`` bytes to write to, and the same bytes for Arrow."""
@@ -32,7 +38,7 @@ class BufferPool:
         keep: How many free buffers are kept.
     """
 
-    def __init__(self, keep: int = 8) -> None:
+    def __init__(self, keep: int = 3) -> None:
         self._keep = keep
         self._free: list[Array] = []
 
@@ -42,17 +48,31 @@ class BufferPool:
         They come back to the pool when Arrow's buffer, with every array, tensor
         and slice made of it, is gone.
         """
-        memory = next((free for free in self._free if len(free) == size), None)
+        memory = None
+        for _ in range(len(self._free)):
+            try:
+                found = self._free.pop(0)  # in one step: no other thread gets it
+            except IndexError:
+                break
+            if len(found) == size:
+                memory = found
+                break
+            self._free.append(found)
         if memory is None:
             memory = np.empty(size, dtype=np.uint8)
-        else:
-            self._free = [free for free in self._free if free is not memory]
         lent = memory[:]
         weakref.finalize(lent, self._give_back, memory)
         return memory, pa.py_buffer(lent)
 
+    @property
+    def private(self) -> BufferPool:
+        """Where memory comes from that does not leave the process."""
+        return self
+
     def _give_back(self, memory: Array) -> None:
-        self._free = [*self._free, memory][-self._keep :]
+        self._free.append(memory)
+        while len(self._free) > self._keep:
+            self._free.pop(0)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_keep": self._keep, "_free": []}
@@ -74,7 +94,7 @@ class RowGather:
         self._rows = rows
         self._pool = pool
         self._schema: pa.Schema | None = None
-        self._columns: list[_Fixed | _Variable] = []
+        self._columns: list[_Column] = []
 
     def put(self, piece: pa.Table, places: Places, rows: Array | None = None) -> None:
         """Take in a piece.
@@ -105,7 +125,15 @@ class RowGather:
         """Return the window."""
         assert self._schema is not None
         arrays = [column.finish() for column in self._columns]
-        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        return batch_of(arrays, self._schema)
+
+
+def batch_of(arrays: list[pa.Array], schema: pa.Schema) -> pa.RecordBatch:
+    """Return arrays as a batch, by their own types: a dictionary's may be wider."""
+    for at, array in enumerate(arrays):
+        if array.type != schema.field(at).type:
+            schema = schema.set(at, schema.field(at).with_type(array.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def part_of(places: Places, start: int, count: int) -> Places:
@@ -115,16 +143,18 @@ def part_of(places: Places, start: int, count: int) -> Places:
     return places[start : start + count]
 
 
-def _columns(schema: pa.Schema, rows: int, pool: Pool) -> list[_Fixed | _Variable]:
+def _columns(schema: pa.Schema, rows: int, pool: Pool) -> list[_Column]:
     """Return what collects each column; those of fixed width share one buffer."""
     layouts = [Layout.of(type_) for type_ in schema.types]
     ends = np.cumsum([_padded(rows * layout.row_bytes) for layout in layouts if layout])
     memory, buffer = pool.take(int(ends[-1]) if len(ends) else 0)
-    columns: list[_Fixed | _Variable] = []
+    columns: list[_Column] = []
     start = 0
     for type_, layout in zip(schema.types, layouts, strict=True):
         if layout is None:
-            columns.append(_Variable(type_, rows))
+            width = _value_bytes(type_)
+            other = _Staged(type_, width, rows, pool.private) if width else None
+            columns.append(other or _Variable(type_, rows))
             continue
         size = rows * layout.row_bytes
         own = memory[start : start + size], buffer.slice(start, size)
@@ -269,6 +299,11 @@ class _Variable:
         self._seen = 0
         self._sorted = True
 
+    def begin(self, chunks: list[pa.Array], source: Array, in_order: bool) -> None:
+        """Go on after rows that were taken in elsewhere."""
+        self._chunks, self._source, self._sorted = chunks, source, in_order
+        self._seen = sum(map(len, chunks))
+
     def put(self, chunk: pa.Array, places: Places, rows: Array | None) -> None:
         self._sorted = self._sorted and isinstance(places, slice)
         if rows is not None:
@@ -281,10 +316,148 @@ class _Variable:
     def finish(self) -> pa.Array:
         if not self._chunks:
             return empty_array(self._type)
-        array = pa.concat_arrays(self._chunks)
+        array = concatenated(self._chunks)
         if self._sorted:
             return array
         return _taken(array, self._source)
+
+
+def concatenated(chunks: list[pa.Array]) -> pa.Array:
+    """Return chunks end to end."""
+    if len(chunks) == 1:
+        return chunks[0]
+    try:
+        return pa.concat_arrays(chunks)
+    except pa.ArrowInvalid:
+        if not pa.types.is_dictionary(chunks[0].type):
+            raise
+        # Together they have more values than their narrow index can count.
+        wide = [
+            pa.DictionaryArray.from_arrays(
+                chunk.indices.cast(pa.int32()), chunk.dictionary
+            )
+            for chunk in chunks
+        ]
+        return pa.concat_arrays(wide)
+
+
+def _value_bytes(type_: pa.DataType) -> int:
+    """Return the bytes of a value of text, bytes or lists of numbers; 0 for others."""
+    if _is_text(type_):
+        return 1
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        layout = Layout.of(type_.value_type)
+        plain = not isinstance(type_.value_type, pa.BaseExtensionType)
+        if layout is not None and plain and not layout.lists:
+            return int(layout.row_bytes)
+    return 0
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    return type_ in (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
+
+
+class _Staged:
+    """A column of text, bytes or lists of numbers, put in order at the end.
+
+    Its values are copied end to end into one buffer that is used again from window to
+    window, so that a piece's memory can serve the next piece.
+    """
+
+    def __init__(
+        self, type_: pa.DataType, width: int, rows: int, pool: BufferPool
+    ) -> None:
+        self._type = type_
+        self._width = width
+        self._rows = rows
+        self._pool = pool
+        is_large = pa.types.is_large_string(type_) or pa.types.is_large_binary(type_)
+        is_large = is_large or pa.types.is_large_list(type_)
+        self._offset = np.dtype(np.int64 if is_large else np.int32)
+        self._ends = np.zeros(rows + 1, dtype=np.int64)  # in values
+        self._valid: Array | None = None
+        self._source = np.empty(rows, dtype=np.int64)
+        self._seen = 0
+        self._sorted = True
+        self._memory, self._buffer = pool.take(0)
+        self._others: _Variable | None = None  # from the first list with nulls inside
+
+    def put(self, chunk: pa.Array, places: Places, rows: Array | None) -> None:
+        if rows is not None:
+            chunk = _taken(chunk, rows)
+        data = chunk
+        if not _is_text(self._type):
+            data = chunk.values
+            if self._others is None and data.null_count:
+                self._others = self._handed_on()
+        if self._others is not None:
+            self._others.put(chunk, places, None)
+            return
+        count, buffers = len(chunk), chunk.buffers()
+        offsets = np.frombuffer(buffers[1], dtype=self._offset)
+        offsets = offsets[chunk.offset : chunk.offset + count + 1]
+        first, last = int(offsets[0]), int(offsets[-1])
+        if last > first:
+            # A list's values may be a slice of a buffer; text starts at its buffer.
+            skip = first + (0 if data is chunk else data.offset)
+            values = np.frombuffer(data.buffers()[-1], dtype=np.uint8)
+            self._append(values[skip * self._width :][: (last - first) * self._width])
+        if chunk.null_count:
+            if self._valid is None:
+                self._valid = np.ones(self._rows, dtype=bool)
+            valid = chunk.is_valid().to_numpy(zero_copy_only=False)
+            self._valid[self._seen : self._seen + count] = valid
+        ends = self._ends[self._seen] - first + offsets[1:].astype(np.int64)
+        self._ends[self._seen + 1 : self._seen + 1 + count] = ends
+        self._source[places] = np.arange(self._seen, self._seen + count)
+        self._sorted = self._sorted and isinstance(places, slice)
+        self._seen += count
+
+    def _append(self, values: Array) -> None:
+        done = int(self._ends[self._seen]) * self._width
+        need = done + len(values)
+        if need > len(self._memory):
+            # What the rows so far make likely, in steps, so that buffers fit again.
+            likely = max(need, need * self._rows // max(1, self._seen + 1))
+            step = 1 << max(16, min(likely, 4 * need).bit_length() - 3)
+            size = -(-min(likely, 4 * need) // step) * step
+            memory, buffer = self._pool.take(size)
+            memory[:done] = self._memory[:done]
+            self._memory, self._buffer = memory, buffer
+        self._memory[done:need] = values
+
+    def _array(self) -> pa.Array:
+        """Return the rows so far, in the order in which they came."""
+        most = int(self._ends[self._seen])
+        if most >= 1 << (8 * self._offset.itemsize - 1):
+            raise DataError(
+                f"a window has {most} values of type {self._type}, more than the type "
+                "can hold in one array: store the column as its large type, or use a "
+                "smaller batch_size"
+            )
+        ends = self._ends[: self._seen + 1].astype(self._offset)
+        valid = None
+        if self._valid is not None:
+            valid = _bitmap(self._valid[: self._seen])
+        data = self._buffer.slice(0, most * self._width)
+        if _is_text(self._type):
+            buffers = [valid, pa.py_buffer(ends), data]
+            return pa.Array.from_buffers(self._type, self._seen, buffers)
+        values = pa.Array.from_buffers(self._type.value_type, most, [None, data])
+        return pa.Array.from_buffers(
+            self._type, self._seen, [valid, pa.py_buffer(ends)], children=[values]
+        )
+
+    def _handed_on(self) -> _Variable:
+        other = _Variable(self._type, self._rows)
+        other.begin([self._array()] if self._seen else [], self._source, self._sorted)
+        return other
+
+    def finish(self) -> pa.Array:
+        if self._others is not None:
+            return self._others.finish()
+        array = self._array()
+        return array if self._sorted else _taken(array, self._source)
 
 
 def _taken(array: pa.Array, rows: Array) -> pa.Array:
@@ -299,3 +472,6 @@ def empty_array(type_: pa.DataType) -> pa.Array:
     if isinstance(type_, pa.BaseExtensionType):
         return type_.wrap_array(pa.array([], type=type_.storage_type))
     return pa.array([], type=type_)
+
+
+_Column = _Fixed | _Staged | _Variable

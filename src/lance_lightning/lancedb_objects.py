@@ -294,6 +294,13 @@ def _permuted_rows(permutation: Any) -> Any:
 
     base, table = permutation.base_table, permutation.permutation_table
     _check_memory(base)
+    if ROW_ID in permutation.selection:
+        raise ConfigError(
+            f"the permutation selects {ROW_ID}, and its base table {base.name!r} is "
+            "held in memory: its rows are copied to the cache, where they have other "
+            "row ids, so these cannot be kept: leave it out; with_row_id=True adds the "
+            "copy's"
+        )
     if table is not None:
         _check_copied(base, table)
     # with_format() would copy the base, and its row ids would mean other rows.
@@ -313,19 +320,26 @@ def _permuted_rows(permutation: Any) -> Any:
 def _check_copied(base: Any, table: Any) -> None:
     """Check that the permutation's row ids are those of the base.
 
-    LanceDB's ``with_format`` and ``select_columns`` copy an in-memory base, and drop
-    the version from the permutation. A row that was deleted before shifts the ids.
+    LanceDB's ``with_format`` and ``select_columns`` copy an in-memory base, which gives
+    its rows new ids, in the order of the old ones, and drop the version from the
+    permutation. Where its ids are all of the copy's, a base that did not change since
+    it was permuted had these ids too; that it did not change is not to be seen here.
 
     Raises:
-        SourceError: They are not.
+        SourceError: They may not be.
     """
     if b"base_version" in (table.schema.metadata or {}):
         return
     there = base.search().select([ROW_ID]).to_arrow()[ROW_ID].to_numpy()
-    if not np.isin(table.to_arrow()["row_id"].to_numpy(), there).all():
+    named = table.to_arrow()["row_id"].to_numpy()
+    if not np.array_equal(np.unique(named), np.unique(there)):
         raise SourceError(
-            "the permutation's base table is held in memory and had deleted rows when "
-            "LanceDB copied it (with_format, select_columns and with_batch_size do), "
-            "so its row ids mean other rows now: create the table in a folder, or "
-            "build the permutation from a table without deleted rows"
+            f"the base table {base.name!r} of the permutation is held in memory, and "
+            "LanceDB copied it under new row ids (with_format, select_columns, "
+            f"with_batch_size and others do). The permutation's {len(named)} row ids "
+            f"are not all ids of the copy's {len(there)} rows, from 0 on, so that they "
+            "mean the same rows there cannot be proved, and others would be read: "
+            "create the table in a folder, or give the permutation without these "
+            "methods, and the data module output_format=..., columns=... and "
+            "batch_size=..."
         )

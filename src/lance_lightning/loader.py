@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lance_lightning.batches import move
-from lance_lightning.fetch import iterate_ahead, read_ahead
+from lance_lightning.fetch import Threads, iterate_ahead, read_ahead
 from lance_lightning.gather import BufferPool
 from lance_lightning.reader import Reader, Window
 from lance_lightning.shard import BatchShard, TrainShard
@@ -155,6 +155,7 @@ class LanceDataLoader:
         self._check_start = check_start
         self._iteration = 0
         self._pool = BufferPool()
+        self._threads = Threads()
         self.dataset = SplitRows(reader.stream.plan.num_rows)
         self.batch_sampler: Any = BatchSizeHolder(self.batch_size)
         self._workers: Workers | None = None
@@ -282,8 +283,7 @@ class LanceDataLoader:
         if not last:
             return
         epoch, first = (0, 0) if self._clock is None else self._clock.begin()
-        if self._workers is None:  # they draw for themselves
-            self._reader.stream.begin(epoch)
+        self._reader.stream.begin(epoch)
         requests = [
             (epoch, start, end) for start, end in self._reader.windows(first, last)
         ]
@@ -299,14 +299,20 @@ class LanceDataLoader:
                 )
 
     def _from_thread(self, requests: list[Request]) -> Iterator[Any]:
-        for window in iterate_ahead(self._windows(requests)):
+        for window in iterate_ahead(
+            self._windows(requests), self._threads.pool("windows")
+        ):
             for batch in self._reader.batches(window):
                 yield pinned(batch) if self._pins_batches else batch
 
     def _windows(self, requests: list[Request]) -> Iterator[Window]:
         # The order of one window is worked out while the one before it is read.
-        rows = read_ahead(lambda request: self._reader.rows(*request), requests)
-        for window in self._reader.read(rows, self._pool):
+        rows = read_ahead(
+            lambda request: self._reader.rows(*request),
+            requests,
+            self._threads.pool("order"),
+        )
+        for window in self._reader.read(rows, self._pool, self._threads):
             for part in map(self._reader.convert, self._reader.parts(window)):
                 if self._pins and not self._pins_batches:
                     part = dataclasses.replace(part, data=pinned(part.data))

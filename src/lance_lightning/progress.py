@@ -81,6 +81,10 @@ class FitProgress:
         for clock in self._clocks:
             clock.follow(self._leader)
 
+    def begin_fit(self) -> None:
+        """Forget what an earlier fit went on with."""
+        self._resumed_in = None
+
     @property
     def is_led(self) -> bool:
         """Whether a trainer counts."""

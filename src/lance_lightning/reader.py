@@ -18,6 +18,8 @@ from lance_lightning.fetch import (
     IN_FLIGHT,
     IN_FLIGHT_FAR,
     PIECE_BYTES,
+    VARIABLE_PIECE_BYTES,
+    Threads,
     in_order,
     read_windows,
 )
@@ -33,6 +35,7 @@ from lance_lightning.types import ROW_ID, DecodeError, TransformError
 WINDOW_BYTES = 80 << 20  # BlockShuffle's default buffer is 64 MB of rows, and a little
 
 SMALL_WINDOW_BATCHES = 8
+OBJECT_BYTES = 64  # of a short str, with the pointer to it
 SAMPLE_ROWS = 256  # rows looked at for the mean row's bytes
 DECODED_ROWS = 4  # rows decoded for the same
 
@@ -167,6 +170,7 @@ class Reader:
         stage: For error messages.
         row_bytes: Mean bytes of a row in these columns.
         grid: Which batches make a window.
+        piece_rows: Rows asked for at once; None is what `fetch.PIECE_BYTES` hold.
         cached: The rows on local disk, read there instead; None where they are not.
     """
 
@@ -178,6 +182,7 @@ class Reader:
     stage: str
     row_bytes: int
     grid: WindowGrid
+    piece_rows: int | None = None
     cached: CachedRows | None = None
 
     def windows(self, start: int, num_batches: int) -> Iterator[tuple[int, int]]:
@@ -196,12 +201,15 @@ class Reader:
         offsets, sizes = self.stream.row_offsets(epoch, first, last)
         return Rows(epoch, first, sizes.tolist(), offsets, *in_order(offsets))
 
-    def read(self, windows: Iterable[Rows], pool: Pool) -> Iterator[Window]:
+    def read(
+        self, windows: Iterable[Rows], pool: Pool, threads: Threads
+    ) -> Iterator[Window]:
         """Read windows as Arrow batches.
 
         Args:
             windows: What to read.
             pool: Where the memory of the rows comes from.
+            threads: What reads ahead.
         """
         ours, theirs = itertools.tee(windows)
         asked = ((rows.sorted, rows.order) for rows in theirs)
@@ -214,7 +222,9 @@ class Reader:
                 asked,
                 self.row_bytes,
                 pool,
+                threads,
                 IN_FLIGHT if self.snapshot.is_local else IN_FLIGHT_FAR,
+                self.piece_rows,
             )
         for data, rows in zip(read, ours, strict=True):
             yield Window(data, rows.epoch, rows.first, rows.sizes, rows.row_offsets)
@@ -238,7 +248,7 @@ class Reader:
         count = min(plan.num_rows, DECODED_ROWS)
         offsets = plan.offsets(np.arange(count))
         rows = Rows(0, 0, [count], offsets, *in_order(offsets))
-        (window,) = self.read([rows], BufferPool())
+        (window,) = self.read([rows], BufferPool(), Threads())
         sizes: list[int] = []
         move(self.convert(window).data, lambda tensor: sizes.append(tensor.nbytes))
         return max(self.row_bytes, sum(sizes) // count)
@@ -334,12 +344,35 @@ def mean_row_bytes(snapshot: Snapshot, columns: Any, schema: pa.Schema) -> int:
     return max(1, total // max(1, len(spread)))
 
 
-def window_grid(stream: Stream, row_bytes: int, *, small: bool) -> WindowGrid:
+def bytes_held(schema: pa.Schema, row_bytes: int) -> int:
+    """Return the bytes of a row while it waits in a window.
+
+    Text, bytes and lists become Python objects, which cost more than short ones hold.
+    """
+    objects = sum(_width(type_) is None for type_ in schema.types)
+    return row_bytes + OBJECT_BYTES * objects
+
+
+def rows_of_piece(schema: pa.Schema, row_bytes: int) -> int:
+    """Return how many rows are asked for at once.
+
+    Args:
+        schema: Of the columns that are read.
+        row_bytes: Mean bytes of a row.
+    """
+    fixed = all(_width(type_) is not None for type_ in schema.types)
+    return max(1, (PIECE_BYTES if fixed else VARIABLE_PIECE_BYTES) // row_bytes)
+
+
+def window_grid(
+    stream: Stream, row_bytes: int, *, small: bool, piece_rows: int | None = None
+) -> WindowGrid:
     """Return which batches are read at once, bounded in bytes.
 
     Args:
         stream: Which rows come when.
         row_bytes: Mean bytes of a row.
+        piece_rows: Rows of a piece; None is what `fetch.PIECE_BYTES` hold.
         small: A worker sends the batches of a window together, and the user's
             functions may have made them much larger than the rows: read fewer.
     """
@@ -350,7 +383,7 @@ def window_grid(stream: Stream, row_bytes: int, *, small: bool) -> WindowGrid:
         return WindowGrid(min(fit, SMALL_WINDOW_BATCHES))
     if sampler is None or not sampler.strided:
         # In order: a window that is one piece is handed on as it was read.
-        return WindowGrid(max(1, PIECE_BYTES // (row_bytes * rows)))
+        return WindowGrid(max(1, (piece_rows or PIECE_BYTES // row_bytes) // rows))
     buffer = getattr(sampler, "buffer_size", None)
     if buffer is None or not isinstance(shard, TrainShard):
         return WindowGrid(fit)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from lance_lightning.gather import ALIGNMENT, Layout
+from lance_lightning.gather import ALIGNMENT, BufferPool, Layout
 
 Array = np.ndarray[Any, Any]
 
@@ -58,6 +58,7 @@ class SharedPool:
     def __init__(self, keep: int = 8) -> None:
         self._keep = keep
         self._blocks: list[_Block] = []
+        self.private = BufferPool()
 
     def take(self, size: int) -> tuple[Array, pa.Buffer]:
         """Return ``size`` bytes to write to, and the same bytes for Arrow.
@@ -75,14 +76,16 @@ class SharedPool:
         step = 1 << max(0, (size - 1).bit_length() - _STEPS.bit_length() + 1)
         size = -(-size // step) * step
         for block in self._blocks:
-            if block.size == size and block.is_free:
+            if size <= block.size <= 2 * size and block.is_free:
                 return block
+        # Free ones of other sizes would take up shared memory for nothing.
+        self._blocks = [block for block in self._blocks if not block.is_free]
         block = _Block(size)
         self._blocks = [*self._blocks, block][-self._keep :]
         return block
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_keep": self._keep, "_blocks": []}
+        return {"_keep": self._keep, "_blocks": [], "private": BufferPool()}
 
     def place_of(self, buffer: pa.Buffer) -> tuple[torch.Tensor, int] | None:
         """Return the block that a buffer lies in and where, or None if in none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lance_lightning.fetch import Threads
 from lance_lightning.gather import BufferPool, Pool
-from lance_lightning.reader import Reader, Window
+from lance_lightning.reader import Reader, Rows, Window
 from lance_lightning.transport import SharedPool, pack
-from lance_lightning.types import ConfigError
+from lance_lightning.types import ConfigError, TransformError
 
 SHARED_MEMORY = "/dev/shm"
 NO_OFFSETS = np.empty(0, dtype=np.int64)
@@ -48,7 +50,10 @@ class Workers:
         windows = list(reader.windows(0, reader.stream.shard.num_batches))
         self._num_workers = min(num_workers, max(1, len(windows)))
         self._options = dict(options)
-        self._requests = _Requests()
+        # What a sampler of others draws is drawn here alone: in another process it
+        # could draw something else.
+        draws = hasattr(reader.stream.sampler, "begin")
+        self._requests = _Requests(reader if draws else None)
         self._dataloader: DataLoader[Any] | None = None
         self._answers: Iterator[Any] | None = None
         self._check_shared_memory(max(last - first for first, last in windows))
@@ -114,8 +119,9 @@ class Workers:
         rows = -(-shard.num_rows_of_rank // max(1, shard.num_batches))
         window = batches * rows * self._reader.sent_row_bytes()
         ahead = self._options.get("prefetch_factor") or 2
-        # One more is in use, and the one before it may not be gone yet.
-        need = window * (ahead * self._num_workers + 2)
+        # One more is in use, and the one before it may not be gone yet; what is text
+        # differs from window to window, and blocks are rounded up.
+        need = window * (ahead * self._num_workers + 2) * 5 // 4
         if need > free:
             mb = 1 << 20
             raise ConfigError(
@@ -128,13 +134,20 @@ class Workers:
 
 
 class _Requests:
-    """The windows of the current epoch: what torch's sampler hands to the workers."""
+    """The windows of the current epoch: what torch's sampler hands to the workers.
 
-    def __init__(self) -> None:
+    Args:
+        reader: What works out the rows of a window here; None leaves it to the worker.
+    """
+
+    def __init__(self, reader: Reader | None) -> None:
         self.pending: list[Request] = []
+        self._reader = reader
 
-    def __iter__(self) -> Iterator[Request]:
-        return iter(self.pending)
+    def __iter__(self) -> Iterator[Request | Rows]:
+        if self._reader is None:
+            return iter(self.pending)
+        return (self._reader.rows(*request) for request in self.pending)
 
     def __len__(self) -> int:
         return len(self.pending)
@@ -145,16 +158,40 @@ class _Windows(Dataset[Any]):
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self._threads = Threads()
+        self._sent = False  # whether a batch was
         self._pool: Pool = BufferPool() if reader.cuts_batches else SharedPool()
 
-    def __getitem__(self, request: Request) -> Any:
-        rows = self._reader.rows(*request)
-        (window,) = self._reader.read([rows], self._pool)
+    def __getitem__(self, request: Request | Rows) -> Any:
+        rows = request
+        if not isinstance(rows, Rows):
+            rows = self._reader.rows(*rows)
+        (window,) = self._reader.read([rows], self._pool, self._threads)
         if self._reader.cuts_batches:
             parts = map(self._reader.convert, self._reader.parts(window))
-            return [batch for part in parts for batch in self._reader.batches(part)]
+            batches = [b for part in parts for b in self._reader.batches(part)]
+            if not self._sent:
+                _check_batch(batches[0])
+                self._sent = True
+            return batches
         assert isinstance(self._pool, SharedPool)
         return list(window.sizes), pack(window.data, self._pool)
+
+
+def _check_batch(batch: Any) -> None:
+    """Raise a `TransformError` for a batch that cannot cross to the main process.
+
+    torch pickles it on a thread that prints the error and drops the batch: the main
+    process would wait for it forever.
+    """
+    try:
+        pickle.dumps(batch)
+    except Exception as error:
+        raise TransformError(
+            "what your functions make of a batch cannot be sent from a worker "
+            f"({type(error).__name__}: {error}): let them return tensors, arrays and "
+            "plain values, or use num_workers=0"
+        ) from error
 
 
 def _as_it_is(value: Any) -> Any:

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lance_lightning.batches import batch_size_of
 from lance_lightning.loader import LanceDataLoader
+from lance_lightning.shard import BatchShard
 
 
 class LogBatchSize(Callback):
@@ -93,6 +94,8 @@ def _rows(loader: LanceDataLoader, batch: Any, batch_idx: int) -> int:
         told = batch_size_of(batch)
     if told is not None:
         return told
+    if isinstance(reader.stream.shard, BatchShard) and not reader.transforms:
+        return reader.format.num_rows(batch)  # the shard knows the mean alone
     # The shorter of two training loaders begins again within the epoch.
     number = batch_idx % len(loader)
     _, sizes = reader.stream.shard.positions(number, number + 1)
