@@ -480,5 +480,6 @@ def test_a_batch_that_the_sampler_made_is_logged_with_its_own_size(table, tmp_pa
             logged.append(float(trainer.callback_metrics["mean"]))
 
     trainer = quiet_trainer(tmp_path, max_epochs=1, callbacks=[Log()])
-    trainer.fit(model, datamodule=LanceDataModule(table, sampler=sizes))
+    data = LanceDataModule(table, sampler=sizes, stage_splits={"val": "train"})
+    trainer.fit(model, datamodule=data)
     assert logged == [pytest.approx((1 + 99 * 99 + 2 * 2) / 102)]

@@ -38,7 +38,7 @@ class BufferPool:
         keep: How many free buffers are kept.
     """
 
-    def __init__(self, keep: int = 3) -> None:
+    def __init__(self, keep: int = 2) -> None:
         self._keep = keep
         self._free: list[Array] = []
 

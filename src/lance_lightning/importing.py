@@ -19,7 +19,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from lance.fragment import FragmentMetadata, write_fragments
 
-from lance_lightning.input_rows import Input
+from lance_lightning.input_rows import UNREADABLE, Input
 from lance_lightning.inputs import open_input
 from lance_lightning.types import (
     ConfigError,
@@ -66,7 +66,13 @@ def import_table(
     path = _free(target)
     found = open_input(Path(source).expanduser(), kind)
     work = path.with_name(f".{path.name}.importing")
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"no folder can be made for {str(path)!r} ({error}), so nothing is "
+            "imported; choose a target in a folder that you may write to"
+        ) from error
     try:
         with FileLock(work / "lock", timeout=0):
             rows = _fill(work, found, rows_per_file, progress or (lambda *_: None))
@@ -102,11 +108,17 @@ def _free(target: str | os.PathLike[str]) -> Path:
 
 def _fill(work: Path, found: Input, rows_per_file: int, progress: Progress) -> int:
     """Write all rows to the table in ``work`` and return their number."""
+    dotted = [name for name in found.schema.names if "." in name]
+    if dotted:
+        raise SourceError(
+            f"Lance takes a dot for a field of a struct, so it cannot store the "
+            f"columns {', '.join(map(repr, dotted))}; rename them in the source"
+        )
     table, journal = work / "table.lance", work / "journal.jsonl"
     fragments = _resumed(table, journal, _header(found))
     done = int(sum(fragment.physical_rows for fragment in fragments))
     progress(done, found.num_rows)
-    for part in _parts(found.batches(done), rows_per_file):
+    for part in _parts(_readable(found, done), rows_per_file):
         counted = _counted(part, done, lambda rows: progress(rows, found.num_rows))
         written = _write(table, found.schema, counted, rows_per_file)
         _add(journal, [json.dumps(each.to_json()) for each in written])
@@ -114,7 +126,25 @@ def _fill(work: Path, found: Input, rows_per_file: int, progress: Progress) -> i
         done += sum(fragment.physical_rows for fragment in written)
     operation = lance.LanceOperation.Overwrite(found.schema, fragments)
     lance.LanceDataset.commit(str(table), operation)
+    for folder, _, names in os.walk(table, topdown=False):
+        for name in names:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
     return done
+
+
+def _readable(found: Input, skip: int) -> Iterator[Any]:
+    """Give batches; what a damaged file raises becomes a SourceError."""
+    try:
+        yield from found.batches(skip)
+    except (*UNREADABLE, ValueError) as error:
+        if isinstance(error, LanceLightningError):
+            raise
+        raise SourceError(
+            f"a batch of the source cannot be read ({error}); what came before is kept "
+            "and is not written again when the import is repeated: if a file is "
+            "damaged, get it again"
+        ) from error
 
 
 def _header(found: Input) -> str:
@@ -209,10 +239,9 @@ def _write(
         if isinstance(cause, LanceLightningError):
             raise cause from None
         raise SourceError(
-            f"a batch of the source cannot be imported ({cause}); what came before is "
-            "kept and is not written again when the import is repeated; types are "
-            "taken from the first 32 MB of a text file: where those mislead, convert "
-            "it to parquet with the types you mean"
+            f"Lance cannot store a batch of the source ({cause}); what came before is "
+            "kept and is not written again when the import is repeated; change the "
+            "column's name or type in the source, or make room on the disk"
         ) from cause
     for fragment in written:
         for file in fragment.files:

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import lzma
+import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+# What a damaged file raises, of any format.
+UNREADABLE = (
+    OSError,  # gzip's and bz2's too
+    EOFError,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    pa.ArrowException,
+)
 BATCH_BYTES = 16 * 1024**2  # about what is in memory at a time, a few times over
 BATCH_ROWS = 65_536  # at most
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
-
 from lance_lightning.huggingface import huggingface_rows
-from lance_lightning.input_rows import Input
+from lance_lightning.input_rows import UNREADABLE, Input
 from lance_lightning.sample_files import image_rows, tar_rows
 from lance_lightning.table_files import arrow_rows, dataset_rows
 from lance_lightning.types import ConfigError, SourceError, check_one_of
@@ -58,7 +56,7 @@ def open_input(source: Path, kind: str | None = None) -> Input:
         if kind == "webdataset":
             return tar_rows(files)
         return dataset_rows(files, root, kind)
-    except (OSError, pa.ArrowException) as error:
+    except UNREADABLE as error:
         raise SourceError(
             f"{str(source)!r} cannot be read as {kind} ({error}); if it is of another "
             f"format, name it with --format: {', '.join(FORMATS)}"

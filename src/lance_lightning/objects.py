@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,27 @@ from lance_lightning.column import (
 from lance_lightning.fills import check_fill
 
 
+class Deferred:
+    """A window's Python values, made when a batch is asked for.
+
+    Made at once they would hold the window's memory twice, and more.
+
+    Args:
+        array: The values in Arrow.
+        make: Makes the Python values of a part of it.
+    """
+
+    def __init__(self, array: pa.Array, make: Callable[[pa.Array], Any]) -> None:
+        self._array = array
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, rows: slice) -> Any:
+        return self._make(self._array[rows])
+
+
 @dataclass(frozen=True, slots=True)
 class Texts:
     """A column of str or bytes: a list for torch, an object array for numpy."""
@@ -37,18 +59,21 @@ class Texts:
     def convert(self, array: pa.Array) -> dict[str, Any]:
         """Return one str or bytes a row, and a mask of shape (rows,)."""
         nulls = self.options.nulls
-        values = array.to_numpy(zero_copy_only=False)
-        valid = array.is_valid().to_numpy(zero_copy_only=False)
-        if array.null_count:
-            if nulls.policy == "error":
-                raise null_error(self.name, array.null_count, len(array))
-            values[~valid] = nulls.value if nulls.policy == "fill" else self.empty
-        out: dict[str, Any] = {"": values}
-        if self.options.target == "torch":
-            out[""] = values.tolist()
+        if array.null_count and nulls.policy == "error":
+            raise null_error(self.name, array.null_count, len(array))
+        out: dict[str, Any] = {"": Deferred(array, self._values)}
         if nulls.policy == "mask":
+            valid = array.is_valid().to_numpy(zero_copy_only=False)
             out["_mask"] = from_numpy(valid, self.options.target)
         return out
+
+    def _values(self, array: pa.Array) -> Any:
+        nulls = self.options.nulls
+        values = array.to_numpy(zero_copy_only=False)
+        if array.null_count:
+            null = array.is_null().to_numpy(zero_copy_only=False)
+            values[null] = nulls.value if nulls.policy == "fill" else self.empty
+        return values.tolist() if self.options.target == "torch" else values
 
 
 def plan_texts(name: str, arrow_type: pa.DataType, options: Options) -> Texts | None:
@@ -82,15 +107,19 @@ class Objects:
         nulls = 0 if masked else count_nulls(array)
         if nulls:
             raise null_error(self.name, nulls, len(array))
-        values = [[] if value is None else value for value in array.to_pylist()]
-        out: dict[str, Any] = {"": values}
-        if self.options.target == "numpy":
-            out[""] = np.empty(len(values), object)
-            for at, value in enumerate(values):  # numpy would make an axis of lists
-                out[""][at] = value
+        out: dict[str, Any] = {"": Deferred(array, self._values)}
         if masked:
             valid = array.is_valid().to_numpy(zero_copy_only=False)
             out["_mask"] = from_numpy(valid, self.options.target)
+        return out
+
+    def _values(self, array: pa.Array) -> Any:
+        values = [[] if value is None else value for value in array.to_pylist()]
+        if self.options.target == "torch":
+            return values
+        out = np.empty(len(values), object)
+        for at, value in enumerate(values):  # numpy would make an axis of lists
+            out[at] = value
         return out
 
 

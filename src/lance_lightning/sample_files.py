@@ -154,6 +154,14 @@ def _members(path: Path) -> Iterator[tuple[Any, str, str]]:
                 return file.read()
 
             yield read, f"{folder}{slash}{stem}", ending.lower()
+        # tarfile takes the end of a file for the end of the tar.
+        end: Any = tar.fileobj
+        end.seek(tar.offset)
+        if end.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise SourceError(
+                f"{path} does not end with the zeros that end a tar, so it was cut or "
+                "is damaged, and samples are missing; get the file again"
+            )
 
 
 def _value(content: bytes, kind: Any, where: str) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from lance_lightning.order import block_shuffle, shuffle
 from lance_lightning.plan import Plan
 from lance_lightning.shard import BatchShard, TrainShard
-from lance_lightning.snapshot import Snapshot
 from lance_lightning.types import ConfigError, StateError, check_int
 from lance_lightning.world import World
+
+if TYPE_CHECKING:  # it loads Lance; orders are numbers alone
+    from lance_lightning.snapshot import Snapshot
 
 Ints = NDArray[np.int64]
 

@@ -16,6 +16,7 @@ from lance_lightning.input_rows import (
     parts_after,
     rows_a_batch,
 )
+from lance_lightning.types import SourceError
 
 TEXT_BLOCK = 32 * 1024**2  # bytes of a text file from which its types are inferred
 
@@ -30,7 +31,8 @@ def dataset_rows(files: list[Path], root: Path, kind: str) -> Input:
     formats: dict[str, Any] = {
         "parquet": ds.ParquetFileFormat,
         "csv": lambda: ds.CsvFileFormat(
-            read_options=csv.ReadOptions(block_size=TEXT_BLOCK)
+            csv.ParseOptions(newlines_in_values=True),
+            read_options=csv.ReadOptions(block_size=TEXT_BLOCK),
         ),
         "json": lambda: ds.JsonFileFormat(
             read_options=json.ReadOptions(block_size=TEXT_BLOCK)
@@ -59,8 +61,11 @@ def dataset_rows(files: list[Path], root: Path, kind: str) -> Input:
         return Input(files, schema, num_rows, batches)
 
     def text_batches(skip: int) -> Iterator[Any]:
-        scans = (_scanned(part, schema, BATCH_ROWS) for part in parts)
-        return after(itertools.chain.from_iterable(scans), skip)
+        if kind == "json":
+            scans = (_json_batches(part, schema) for part in parts)
+        else:
+            scans = (_scanned(part, schema, BATCH_ROWS) for part in parts)
+        return after(_typed(itertools.chain.from_iterable(scans)), skip)
 
     return Input(files, schema, None, text_batches)
 
@@ -71,6 +76,43 @@ def _scanned(part: Any, schema: Any, rows: int) -> Iterator[Any]:
     )
     for batch in batches:
         yield batch.replace_schema_metadata(schema.metadata)
+
+
+def _json_batches(part: Any, schema: Any) -> Iterator[Any]:
+    """Give the rows of a JSON file; a key that ``schema`` lacks is an error.
+
+    ``pyarrow.dataset`` would leave such keys out.
+    """
+    import pyarrow.dataset as ds
+    import pyarrow.json as json
+
+    keys = ds.get_partition_keys(part.partition_expression)
+    fields = pa.schema([field for field in schema if field.name not in keys])
+    reader = json.open_json(
+        part.path,
+        read_options=json.ReadOptions(block_size=TEXT_BLOCK),
+        parse_options=json.ParseOptions(
+            explicit_schema=fields, unexpected_field_behavior="error"
+        ),
+    )
+    for batch in reader:
+        for name, value in keys.items():
+            column = pa.repeat(pa.scalar(value), batch.num_rows)
+            batch = batch.append_column(name, column)
+        for at in range(0, batch.num_rows, BATCH_ROWS):
+            yield _conformed(batch.slice(at, BATCH_ROWS), schema)
+
+
+def _typed(batches: Iterator[Any]) -> Iterator[Any]:
+    """Say what to do where a text does not fit the types taken from its beginning."""
+    try:
+        yield from batches
+    except pa.ArrowInvalid as error:
+        raise SourceError(
+            f"the text does not fit the columns ({error}); they and their types are "
+            f"taken from the first {TEXT_BLOCK // 1024**2} MB of each file: where "
+            "they mislead, convert it to parquet with what you mean"
+        ) from error
 
 
 def arrow_rows(files: list[Path]) -> Input:
