@@ -651,6 +651,51 @@ def test_all_types_are_the_same_from_a_worker_and_a_transform(
             assert kinds == (getattr(theirs[name], "dtype", None), type(theirs[name]))
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"transform": as_it_is}], ids=["", "transform"]
+)
+@pytest.mark.parametrize("output_format", OUTPUT_FORMATS)
+def test_every_format_of_all_its_types_is_the_same_from_a_worker(
+    wide, output_format, options
+):
+    readable = {name for name, kind in READ if kind == output_format}
+    names = [name for name in WIDE if name in readable and name != "decimal_as_float"]
+    given = {"columns": [*([] if output_format in STACKED else ["id"]), *names]}
+    if output_format in STACKED:
+        given["dtype"] = "float64"
+    for ragged in ("pad", "values_offsets") if output_format == "torch" else ("pad",):
+        given["ragged"] = ragged
+        expected, found = (
+            [
+                batch
+                for data in [
+                    LanceDataModule(
+                        wide,
+                        output_format=output_format,
+                        batch_size=BATCH,
+                        num_workers=workers,
+                        sampler=Shuffle(),
+                        **given,
+                        **(options if workers else {}),
+                    )
+                ]
+                for batch in data.train_dataloader()
+            ]
+            for workers in (0, 1)
+        )
+        assert len(names) > 10
+        assert len(found) == len(expected) > 2
+        for ours, theirs in zip(found, expected, strict=True):
+            assert type(ours) is type(theirs)
+            if output_format in ("arrow", "polars"):
+                assert ours.equals(theirs)
+                continue
+            if output_format == "pandas":
+                assert list(ours.dtypes) == list(theirs.dtypes)
+                ours, theirs = ours.to_dict("list"), theirs.to_dict("list")
+            assert repr(plain(ours)) == repr(plain(theirs))  # NaN equals NaN
+
+
 @pytest.mark.parametrize("sampler", [Sequential(), Shuffle()], ids=repr)
 @pytest.mark.parametrize("name", ["int64", "fixed_list", "list", "struct", "bool"])
 def test_one_column_under_two_names_is_two_tensors(tmp_path, sampler, name):
