@@ -651,6 +651,7 @@ def test_all_types_are_the_same_from_a_worker_and_a_transform(
             assert kinds == (getattr(theirs[name], "dtype", None), type(theirs[name]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"transform": as_it_is}], ids=["", "transform"]
 )
