@@ -73,6 +73,7 @@ def test_every_row_comes_once_over_two_ranks(tmp_path, rows):
     check_rows(ranks, rows, epochs=2)
 
 
+@pytest.mark.slow
 def test_every_row_comes_once_with_workers(tmp_path):
     uri = write_table(tmp_path / "t.lance", 103, 30)
     ranks = run(uri, tmp_path / "out", "--module", '{"num_workers": 1}')
@@ -88,6 +89,7 @@ def test_every_row_comes_once_under_torchrun(tmp_path):
     check_rows(ranks, 103)
 
 
+@pytest.mark.slow
 def test_every_row_comes_once_under_ddp_spawn(tmp_path):
     uri = write_table(tmp_path / "t.lance", 103, 30)
     out = tmp_path / "out"
@@ -105,6 +107,7 @@ def test_every_row_comes_once_under_ddp_spawn(tmp_path):
             )
 
 
+@pytest.mark.slow
 def test_every_row_comes_once_over_two_nodes(tmp_path):
     uri = write_table(tmp_path / "t.lance", 103, 30)
     out = tmp_path / "out"
@@ -157,6 +160,7 @@ def test_ranks_agree_on_the_version_while_the_table_grows(tmp_path):
     assert len(both) == pytest.approx(0.6 * rows, abs=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data_parallel", [1, 2])
 def test_tensor_parallel_peers_get_the_same_rows(tmp_path, data_parallel):
     uri = write_table(tmp_path / "t.lance", 103, 30)
@@ -194,6 +198,7 @@ def failing(uri: str, out: Path, *options: str) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "message"),
     [

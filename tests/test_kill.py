@@ -190,6 +190,7 @@ def test_weights_are_the_same_after_a_kill(project, unbroken):
     assert not same(torch.load(last, weights_only=True)["state_dict"], unbroken)
 
 
+@pytest.mark.slow
 def test_weights_are_the_same_after_a_termination(project, unbroken):
     ended = project.run("ended", *ONE, "die_at=18", f"signal={int(signal.SIGTERM)}")
     assert "Received SIGTERM" in ended.stderr
