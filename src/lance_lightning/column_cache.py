@@ -17,7 +17,14 @@ import pyarrow as pa
 from lance_lightning.blobs import with_blobs
 from lance_lightning.cache import build_once
 from lance_lightning.fetch import PIECE_BYTES, Threads, read_windows
-from lance_lightning.gather import BufferPool, Pool, RowGather, batch_of, part_of
+from lance_lightning.gather import (
+    BufferPool,
+    Pool,
+    RowGather,
+    batch_of,
+    part_of,
+    with_wide_index,
+)
 from lance_lightning.plan import Plan
 from lance_lightning.snapshot import Snapshot, strip_secrets
 from lance_lightning.types import ConfigError, SourceError
@@ -146,9 +153,7 @@ def _write(
 def _wide(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return dictionaries with an index that counts the values of all batches."""
     arrays = [
-        pa.DictionaryArray.from_arrays(array.indices.cast(pa.int32()), array.dictionary)
-        if pa.types.is_dictionary(array.type)
-        else array
+        with_wide_index(array) if pa.types.is_dictionary(array.type) else array
         for array in batch.columns
     ]
     return batch_of(arrays, batch.schema)

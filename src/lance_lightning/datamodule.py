@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
@@ -82,7 +81,13 @@ from lance_lightning.types import (
     check_int,
     check_one_of,
 )
-from lance_lightning.world import Peers, World, world_of_torch, world_of_trainer
+from lance_lightning.world import (
+    Peers,
+    World,
+    was_forked,
+    world_of_torch,
+    world_of_trainer,
+)
 
 DEFAULT_BATCH_SIZE = 32  # rows per rank per step
 ALL = ""  # the key of the one source that all splits are made of
@@ -906,10 +911,7 @@ def _refuse_fork() -> None:
     Raises:
         ConfigError: It has (``ddp_fork``, ``ddp_notebook``).
     """
-    if "fork" not in multiprocessing.get_all_start_methods():
-        return
-    forked = multiprocessing.get_context("fork").Process
-    if isinstance(multiprocessing.current_process(), forked):
+    if was_forked():
         raise ConfigError(
             "this process was forked (strategy ddp_fork or ddp_notebook), and Lance's "
             "threads do not survive a fork: reads crash or hang; use "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import operator
 from collections.abc import Sequence
 from typing import Any, SupportsIndex, overload
@@ -14,6 +13,7 @@ from lance_lightning.fetch import Threads, in_order
 from lance_lightning.gather import BufferPool
 from lance_lightning.reader import Reader, Rows
 from lance_lightning.types import ConfigError
+from lance_lightning.world import was_forked
 
 Sample = dict[str, Any]
 
@@ -83,10 +83,7 @@ class LanceMapDataset(Dataset[Sample]):
 
 def _refuse_fork() -> None:
     """Raise where a ``DataLoader`` has forked this process, before a read hangs."""
-    if "fork" not in multiprocessing.get_all_start_methods():
-        return
-    forked = multiprocessing.get_context("fork").Process
-    if isinstance(multiprocessing.current_process(), forked):
+    if was_forked():
         raise ConfigError(
             "this worker was forked, and Lance's threads do not survive a fork: a "
             "read would crash or hang; give the DataLoader "

@@ -332,13 +332,13 @@ def concatenated(chunks: list[pa.Array]) -> pa.Array:
         if not pa.types.is_dictionary(chunks[0].type):
             raise
         # Together they have more values than their narrow index can count.
-        wide = [
-            pa.DictionaryArray.from_arrays(
-                chunk.indices.cast(pa.int32()), chunk.dictionary
-            )
-            for chunk in chunks
-        ]
-        return pa.concat_arrays(wide)
+        return pa.concat_arrays([with_wide_index(chunk) for chunk in chunks])
+
+
+def with_wide_index(array: pa.DictionaryArray) -> pa.DictionaryArray:
+    """Return a dictionary array with an int32 index."""
+    indices = array.indices.cast(pa.int32())
+    return pa.DictionaryArray.from_arrays(indices, array.dictionary)
 
 
 def _value_bytes(type_: pa.DataType) -> int:
@@ -401,7 +401,8 @@ class _Staged:
             # A list's values may be a slice of a buffer; text starts at its buffer.
             skip = first + (0 if data is chunk else data.offset)
             values = np.frombuffer(data.buffers()[-1], dtype=np.uint8)
-            self._append(values[skip * self._width :][: (last - first) * self._width])
+            values = values[skip * self._width :][: (last - first) * self._width]
+            self._append(values, count)
         if chunk.null_count:
             if self._valid is None:
                 self._valid = np.ones(self._rows, dtype=bool)
@@ -413,15 +414,14 @@ class _Staged:
         self._sorted = self._sorted and isinstance(places, slice)
         self._seen += count
 
-    def _append(self, values: Array) -> None:
+    def _append(self, values: Array, rows: int) -> None:
         done = int(self._ends[self._seen]) * self._width
         need = done + len(values)
         if need > len(self._memory):
             # What the rows so far make likely, in steps, so that buffers fit again.
-            likely = max(need, need * self._rows // max(1, self._seen + 1))
-            step = 1 << max(16, min(likely, 4 * need).bit_length() - 3)
-            size = -(-min(likely, 4 * need) // step) * step
-            memory, buffer = self._pool.take(size)
+            likely = need * self._rows // (self._seen + rows)
+            step = 1 << max(16, likely.bit_length() - 3)
+            memory, buffer = self._pool.take(-(-likely // step) * step)
             memory[:done] = self._memory[:done]
             self._memory, self._buffer = memory, buffer
         self._memory[done:need] = values

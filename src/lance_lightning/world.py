@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -118,3 +119,11 @@ class Peers:
                 "message says why"
             )
         return cast(T, result)
+
+
+def was_forked() -> bool:
+    """Return whether ``multiprocessing`` started this process by a fork."""
+    if "fork" not in multiprocessing.get_all_start_methods():
+        return False
+    forked = multiprocessing.get_context("fork").Process
+    return isinstance(multiprocessing.current_process(), forked)
