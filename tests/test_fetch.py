@@ -15,16 +15,17 @@ from hypothesis import strategies as st
 
 from lance_lightning import fetch
 from lance_lightning.fetch import (
+    Ahead,
     Threads,
     are_neighbours,
     in_order,
-    iterate_ahead,
     pieces_of,
     read_ahead,
     read_windows,
     scan_is_cheaper,
 )
 from lance_lightning.gather import BufferPool
+from lance_lightning.layout import ordered
 
 ROWS = 200
 
@@ -74,6 +75,7 @@ def read(dataset, offsets, row_bytes=64, columns=None, pool=None):
     (rows,) = read_windows(
         dataset, columns, windows, row_bytes, pool or BufferPool(), Threads()
     )
+    rows = ordered(rows)
     rows.validate(full=True)
     return rows
 
@@ -229,6 +231,19 @@ def test_a_pool_uses_memory_again():
     assert other.ctypes.data != address
 
 
+def test_a_pool_uses_larger_memory_again_and_drops_smaller():
+    pool = BufferPool()
+    addresses = []
+    for size in (1000, 400, 2000, 1000):
+        memory, lent = pool.take(size)
+        assert len(memory) == lent.size == size
+        addresses.append(memory.ctypes.data)
+        del memory, lent
+    assert addresses[0] == addresses[1]
+    assert addresses[2] == addresses[3]
+    assert len(pool._free) == 1
+
+
 def test_reading_ahead_stops_when_nobody_listens():
     made = []
     ahead = read_ahead(
@@ -251,18 +266,21 @@ def test_an_error_on_the_thread_comes_up_where_it_is_read():
         next(ahead)
 
 
-def test_iterating_ahead_gives_every_item_and_stops():
-    pool = Threads().pool("test")
-    assert list(iterate_ahead(range(10), pool)) == list(range(10))
-    assert list(iterate_ahead([], pool)) == []
+def test_one_item_is_made_ahead_and_only_when_told():
     made = []
 
     def numbers():
-        for i in range(1000):
+        for i in range(4):
             made.append(i)
             yield i
 
-    ahead = iterate_ahead(numbers(), pool)
-    assert [next(ahead), next(ahead)] == [0, 1]
-    ahead.close()
-    assert len(made) <= 4
+    pool = Threads().pool("test")
+    ahead = Ahead(numbers(), pool)
+    assert ahead.take() == 0
+    pool.submit(len, made).result()  # what was begun before is over
+    assert made == [0]
+    ahead.begin()
+    ahead.begin()
+    pool.submit(len, made).result()
+    assert made == [0, 1]
+    assert [ahead.take() for _ in range(4)] == [1, 2, 3, None]

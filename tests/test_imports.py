@@ -29,6 +29,7 @@ ORDER = [
     "plan",
     "samplers",
     "lance_samplers",
+    "layout",
     "column",
     "fills",
     "tensors",

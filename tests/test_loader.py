@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import subprocess
 import sys
@@ -21,6 +22,10 @@ from lance_lightning import (
     Shuffle,
     TransformError,
 )
+from lance_lightning.gather import BufferPool
+from lance_lightning.loader import LanceDataLoader
+from lance_lightning.reader import WindowGrid
+from lance_lightning.state import EpochClock
 from lance_lightning.types import OUTPUT_FORMATS
 
 WORKERS = [0, 2]
@@ -121,6 +126,41 @@ def test_batches_do_not_change_when_later_ones_are_read(table):
     for batch in kept:
         expected = batch["id"][:, None] * 4 + torch.arange(4)
         assert torch.equal(batch["vector"], expected.float())
+
+
+class Counted(BufferPool):
+    """Counts the windows whose memory is held at once."""
+
+    held = most = 0
+
+    def take(self, size):
+        self.held += 1
+        self.most = max(self.most, self.held)
+        return super().take(size)
+
+    def _give_back(self, memory):
+        self.held -= 1
+        super()._give_back(memory)
+
+
+@pytest.mark.parametrize("looks_ahead", [False, True])
+def test_two_windows_are_held_at_once_not_three(tmp_path, looks_ahead):
+    uri = write_table(tmp_path / "t.lance", 4096)
+    data = LanceDataModule(uri, batch_size=8, columns=["id", "vector"])
+    made = data.train_dataloader()
+    reader = dataclasses.replace(made.reader, grid=WindowGrid(32))
+    loader = LanceDataLoader(reader, clock=EpochClock())
+    loader._pool = pool = Counted()
+    ids, before = [], None
+    for batch in loader:  # Lightning trains on the batch before
+        ids += batch["id"].tolist()
+        before = batch if looks_ahead else None
+        # The reader is as far as it gets by itself.
+        loader._threads.pool("windows").submit(int).result()
+    del batch, before
+    assert sorted(ids) == list(range(4096))
+    assert pool.most == 2
+    assert pool.held == 0
 
 
 def test_a_loader_is_sized_and_no_torch_loader(table):

@@ -21,10 +21,10 @@ from lance_lightning.gather import (
     BufferPool,
     Pool,
     RowGather,
-    batch_of,
     part_of,
     with_wide_index,
 )
+from lance_lightning.layout import Unordered, batch_of, ordered
 from lance_lightning.plan import Plan
 from lance_lightning.snapshot import Snapshot, strip_secrets
 from lance_lightning.types import ConfigError, SourceError
@@ -57,7 +57,7 @@ class CachedRows:
 
     def read_windows(
         self, windows: Iterable[tuple[Array, Array | None]], pool: Pool
-    ) -> Iterator[pa.RecordBatch]:
+    ) -> Iterator[pa.RecordBatch | Unordered]:
         """Read windows of rows, each in its order, as `fetch.read_windows` does.
 
         Args:
@@ -142,12 +142,12 @@ def _write(
     batches = read_windows(
         dataset, columns, windows(), row_bytes, BufferPool(), Threads()
     )
-    first = _wide(next(batches))
+    first = _wide(ordered(next(batches)))
     # A stream: in a file all batches share their dictionaries.
     with pa.ipc.new_stream(str(path), first.schema) as writer:
         writer.write_batch(first)
         for batch in batches:
-            writer.write_batch(_wide(batch))
+            writer.write_batch(_wide(ordered(batch)))
 
 
 def _wide(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -17,13 +17,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from lance_lightning.column import Column, Nulls, Options, refuse_dtype, unsupported
+from lance_lightning.column import (
+    Column,
+    Nulls,
+    Options,
+    as_numpy,
+    like,
+    refuse_dtype,
+    unsupported,
+)
 from lance_lightning.decoders import plan_decoded
-from lance_lightning.objects import plan_objects, plan_texts
+from lance_lightning.layout import Layout
+from lance_lightning.objects import Deferred, plan_objects, plan_texts
 from lance_lightning.ragged import Ragged, plan_lists
 from lance_lightning.tensors import plan_numbers, refuse_fractions
 from lance_lightning.types import ConfigError
@@ -178,19 +188,38 @@ def _struct(name: str, arrow_type: pa.DataType, options: Options) -> Struct | No
 
 
 def convert_columns(
-    columns: Mapping[str, Column], arrays: Iterable[pa.Array]
+    columns: Mapping[str, Column],
+    arrays: Iterable[pa.Array],
+    order: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Return the window value of each column, masks beside their columns."""
+    """Return the window value of each column, masks beside their columns.
+
+    Args:
+        columns: The plans.
+        arrays: The rows.
+        order: Where the columns that have no `Layout` have each row; None: in order.
+    """
     window: dict[str, Any] = {}
     taken: set[int] = set()
     for (name, column), array in zip(columns.items(), arrays, strict=True):
         own = {buffer.address for buffer in array.buffers() if buffer is not None}
         found = column.convert(array)
+        if order is not None and Layout.of(array.type) is None:
+            found = {suffix: _ordered(value, order) for suffix, value in found.items()}
         # One column under two names is one memory: each gets its own to write to.
         parts = found if taken.isdisjoint(own) else copy.deepcopy(found)
         window.update({name + suffix: value for suffix, value in parts.items()})
         taken |= own
     return window
+
+
+def _ordered(value: Any, order: np.ndarray) -> Any:
+    """Return what a column became with row i where ``order[i]`` was."""
+    if isinstance(value, Deferred | Ragged):
+        return replace(value, order=order)
+    if isinstance(value, dict):  # a struct's fields
+        return {name: _ordered(part, order) for name, part in value.items()}
+    return like(value, as_numpy(value)[order])
 
 
 _Kind = Callable[[str, pa.DataType, Options], Column | None]

@@ -7,13 +7,11 @@ often, sorted, and written straight to their final places.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +20,11 @@ from lance_lightning.gather import (
     Places,
     Pool,
     RowGather,
-    batch_of,
     concatenated,
     empty_array,
     part_of,
 )
+from lance_lightning.layout import Unordered, batch_of
 from lance_lightning.types import DataError
 
 PIECE_BYTES = 8 << 20
@@ -92,17 +90,35 @@ def read_ahead(
             future.cancel()
 
 
-def iterate_ahead(iterable: Iterable[T], pool: ThreadPoolExecutor) -> Iterator[T]:
-    """Iterate on a background thread, one item ahead."""
-    iterator = iter(iterable)
-    end: Any = object()
+class Ahead(Generic[T]):
+    """Items that a background thread makes, one ahead, each when it is told to begin.
 
-    def item(_: None) -> T:
-        found: T = next(iterator, end)
-        return found
+    Args:
+        iterable: What makes them.
+        pool: The thread.
+    """
 
-    with contextlib.closing(read_ahead(item, itertools.repeat(None), pool)) as ahead:
-        yield from itertools.takewhile(lambda found: found is not end, ahead)
+    def __init__(self, iterable: Iterable[T], pool: ThreadPoolExecutor) -> None:
+        self._iterator = iter(iterable)
+        self._pool = pool
+        self._begun: Future[T | None] | None = None
+
+    def begin(self) -> None:
+        """Begin with the next item, if that was not done yet."""
+        if self._begun is None:
+            self._begun = self._pool.submit(next, self._iterator, None)
+
+    def take(self) -> T | None:
+        """Wait for the next item and return it; None where there is no more."""
+        self.begin()
+        assert self._begun is not None
+        begun, self._begun = self._begun, None
+        return begun.result()
+
+    def close(self) -> None:
+        """Make no more of them, without waiting for the one that is being made."""
+        if self._begun is not None:
+            self._begun.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +242,7 @@ def read_windows(
     threads: Threads,
     in_flight: int = IN_FLIGHT,
     piece_rows: int | None = None,
-) -> Iterator[pa.RecordBatch]:
+) -> Iterator[pa.RecordBatch | Unordered]:
     """Read windows of rows, each in its order; pieces are read ahead across them.
 
     Args:

@@ -63,6 +63,7 @@ from lance_lightning.frames import (
     refuse_unmade,
     without_extensions,
 )
+from lance_lightning.layout import Unordered, ordered
 from lance_lightning.stacked import Stacked, common_dtype, join, numbers_of
 from lance_lightning.types import (
     OUTPUT_FORMATS,
@@ -202,21 +203,24 @@ class Format:
         else:
             self._check_arrow(schema)
 
-    def convert(self, batch: pa.RecordBatch) -> Any:
-        """Return ``batch``, any number of rows, as a window to be sliced.
+    def convert(self, rows: pa.RecordBatch | Unordered) -> Any:
+        """Return rows, any number of them, as a window to be sliced.
 
-        torch and numpy windows share ``batch``'s memory where they can, and may be
+        torch and numpy windows share the rows' memory where they can, and may be
         written to: hand over memory that nobody else reads.
 
         Raises:
             DataError: Values or nulls that the format cannot hold.
         """
         if self.name in _STACKED:
-            return self._stack(batch)
+            return self._stack(ordered(rows))
+        order = rows.order if isinstance(rows, Unordered) else None
+        batch = rows.batch if isinstance(rows, Unordered) else rows
         if self.name in _BY_COLUMN:
             columns = plan_columns(batch.schema, self._options)
-            return convert_columns(columns, batch.columns)
-        return self._with_nulls_settled(batch)
+            return convert_columns(columns, batch.columns, order)
+        settled = self._with_nulls_settled(batch)
+        return settled if order is None else Unordered(settled, order)
 
     def slice(self, window: Any, start: int, stop: int) -> Any:
         """Return rows ``start`` to ``stop`` of a window as one batch."""

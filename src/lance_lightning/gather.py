@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from lance_lightning.layout import Layout, Unordered, batch_of, taken
 from lance_lightning.types import DataError
 
 Array = np.ndarray[Any, Any]
 Places = slice | Array
 
 ALIGNMENT = 64  # bytes; what Arrow recommends for its buffers
+PRIVATE = 8  # columns whose memory is kept from one window to the next
 
 
 class Pool(Protocol):
@@ -41,6 +43,7 @@ class BufferPool:
     def __init__(self, keep: int = 2) -> None:
         self._keep = keep
         self._free: list[Array] = []
+        self._private: BufferPool | None = None
 
     def take(self, size: int) -> tuple[Array, pa.Buffer]:
         """Return ``size`` bytes to write to, and the same bytes for Arrow.
@@ -48,26 +51,30 @@ class BufferPool:
         They come back to the pool when Arrow's buffer, with every array, tensor
         and slice made of it, is gone.
         """
-        memory = None
-        for _ in range(len(self._free)):
-            try:
-                found = self._free.pop(0)  # in one step: no other thread gets it
-            except IndexError:
-                break
-            if len(found) == size:
-                memory = found
-                break
-            self._free.append(found)
+        memory = self._free_buffer(size)
         if memory is None:
             memory = np.empty(size, dtype=np.uint8)
-        lent = memory[:]
+        lent = memory[:size]
         weakref.finalize(lent, self._give_back, memory)
-        return memory, pa.py_buffer(lent)
+        return memory[:size], pa.py_buffer(lent)
+
+    def _free_buffer(self, size: int) -> Array | None:
+        """Return the smallest free buffer of so many bytes, or None."""
+        free = []
+        with contextlib.suppress(IndexError):
+            while True:  # one by one: no other thread gets the same
+                free.append(self._free.pop())
+        # A smaller one would lie beside what takes its place.
+        free = sorted((each for each in free if len(each) >= size), key=len)
+        self._free += free[1:]
+        return free[0] if free else None
 
     @property
     def private(self) -> BufferPool:
-        """Where memory comes from that does not leave the process."""
-        return self
+        """Where memory comes from that a window needs while it is put in order."""
+        if self._private is None:
+            self._private = BufferPool(PRIVATE)
+        return self._private
 
     def _give_back(self, memory: Array) -> None:
         self._free.append(memory)
@@ -75,15 +82,14 @@ class BufferPool:
             self._free.pop(0)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_keep": self._keep, "_free": []}
+        return {"_keep": self._keep, "_free": [], "_private": None}
 
 
 class RowGather:
     """Collects sorted pieces of a window in the window's own order.
 
     Columns of fixed width are scattered into one buffer each, so that a piece's
-    memory can be used again for the next piece; others are kept until the end
-    and put in order at once.
+    memory can be used again for the next piece; others are kept as they were read.
 
     Args:
         rows: Rows of the window.
@@ -95,6 +101,9 @@ class RowGather:
         self._pool = pool
         self._schema: pa.Schema | None = None
         self._columns: list[_Column] = []
+        self._order = np.empty(rows, dtype=np.int64)
+        self._seen = 0
+        self._in_order = True
 
     def put(self, piece: pa.Table, places: Places, rows: Array | None = None) -> None:
         """Take in a piece.
@@ -107,6 +116,10 @@ class RowGather:
         if self._schema is None:
             self._schema = piece.schema
             self._columns = _columns(piece.schema, self._rows, self._pool)
+        count = len(piece) if rows is None else len(rows)
+        self._order[places] = np.arange(self._seen, self._seen + count)
+        self._seen += count
+        self._in_order = self._in_order and isinstance(places, slice)
         for column, chunked in zip(self._columns, piece.columns, strict=True):
             start = done = 0
             for chunk in chunked.chunks:
@@ -121,19 +134,13 @@ class RowGather:
                 done += count
                 start += len(chunk)
 
-    def finish(self) -> pa.RecordBatch:
+    def finish(self) -> pa.RecordBatch | Unordered:
         """Return the window."""
         assert self._schema is not None
-        arrays = [column.finish() for column in self._columns]
-        return batch_of(arrays, self._schema)
-
-
-def batch_of(arrays: list[pa.Array], schema: pa.Schema) -> pa.RecordBatch:
-    """Return arrays as a batch, by their own types: a dictionary's may be wider."""
-    for at, array in enumerate(arrays):
-        if array.type != schema.field(at).type:
-            schema = schema.set(at, schema.field(at).with_type(array.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+        batch = batch_of([column.finish() for column in self._columns], self._schema)
+        if self._in_order or all(isinstance(each, _Fixed) for each in self._columns):
+            return batch
+        return Unordered(batch, self._order)
 
 
 def part_of(places: Places, start: int, count: int) -> Places:
@@ -154,7 +161,7 @@ def _columns(schema: pa.Schema, rows: int, pool: Pool) -> list[_Column]:
         if layout is None:
             width = _value_bytes(type_)
             other = _Staged(type_, width, rows, pool.private) if width else None
-            columns.append(other or _Variable(type_, rows))
+            columns.append(other or _Variable(type_))
             continue
         size = rows * layout.row_bytes
         own = memory[start : start + size], buffer.slice(start, size)
@@ -165,69 +172,6 @@ def _columns(schema: pa.Schema, rows: int, pool: Pool) -> list[_Column]:
 
 def _padded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-class Layout:
-    """A fixed-width type taken apart: list levels outside, a primitive inside."""
-
-    def __init__(self, lists: list[pa.DataType], leaf: pa.DataType) -> None:
-        self.lists = lists
-        self.leaf = leaf
-        self.per_row = [1]  # values per row at each level, the leaf's last
-        for type_ in lists:
-            self.per_row.append(self.per_row[-1] * type_.list_size)
-        self.row_bytes = self.per_row[-1] * leaf.byte_width
-
-    @staticmethod
-    def of(type_: pa.DataType) -> Layout | None:
-        """Return the layout, or None for a type of another kind."""
-        if isinstance(type_, pa.BaseExtensionType):
-            type_ = type_.storage_type
-        lists = []
-        while pa.types.is_fixed_size_list(type_):
-            if type_.list_size == 0:
-                return None
-            lists.append(type_)
-            type_ = type_.value_type
-        fixed = (
-            pa.types.is_integer(type_)
-            or pa.types.is_floating(type_)
-            or pa.types.is_temporal(type_)
-            or pa.types.is_decimal(type_)
-            or pa.types.is_fixed_size_binary(type_)
-        )
-        if not fixed or type_.byte_width == 0:
-            return None
-        return Layout(lists, type_)
-
-    def array(
-        self,
-        type_: pa.DataType,
-        rows: int,
-        data: pa.Buffer,
-        bitmaps: Sequence[pa.Buffer | None],
-    ) -> pa.Array:
-        """Return the values in a buffer, as an array of a type of this layout.
-
-        Args:
-            type_: The type.
-            rows: How many.
-            data: The leaf's values.
-            bitmaps: Which are valid at each level, the leaf's last; None is all.
-        """
-        array = pa.Array.from_buffers(
-            self.leaf, rows * self.per_row[-1], [bitmaps[-1], data]
-        )
-        for level in range(len(self.lists) - 1, -1, -1):
-            array = pa.Array.from_buffers(
-                self.lists[level],
-                rows * self.per_row[level],
-                [bitmaps[level]],
-                children=[array],
-            )
-        if isinstance(type_, pa.BaseExtensionType):
-            array = type_.wrap_array(array)
-        return array
 
 
 class _Fixed:
@@ -290,36 +234,17 @@ def _bitmap(valid: Array) -> pa.Buffer:
 
 
 class _Variable:
-    """A column of any other type: pieces, put in order by one take at the end."""
+    """A column of any other type: its pieces, end to end."""
 
-    def __init__(self, type_: pa.DataType, rows: int) -> None:
+    def __init__(self, type_: pa.DataType) -> None:
         self._type = type_
-        self._source = np.empty(rows, dtype=np.int64)
-        self._chunks: list[pa.Array] = []
-        self._seen = 0
-        self._sorted = True
-
-    def begin(self, chunks: list[pa.Array], source: Array, in_order: bool) -> None:
-        """Go on after rows that were taken in elsewhere."""
-        self._chunks, self._source, self._sorted = chunks, source, in_order
-        self._seen = sum(map(len, chunks))
+        self.chunks: list[pa.Array] = []
 
     def put(self, chunk: pa.Array, places: Places, rows: Array | None) -> None:
-        self._sorted = self._sorted and isinstance(places, slice)
-        if rows is not None:
-            chunk = _taken(chunk, rows)
-        count = len(chunk)
-        self._source[places] = np.arange(self._seen, self._seen + count)
-        self._seen += count
-        self._chunks.append(chunk)
+        self.chunks.append(chunk if rows is None else taken(chunk, rows))
 
     def finish(self) -> pa.Array:
-        if not self._chunks:
-            return empty_array(self._type)
-        array = concatenated(self._chunks)
-        if self._sorted:
-            return array
-        return _taken(array, self._source)
+        return concatenated(self.chunks) if self.chunks else empty_array(self._type)
 
 
 def concatenated(chunks: list[pa.Array]) -> pa.Array:
@@ -358,7 +283,7 @@ def _is_text(type_: pa.DataType) -> bool:
 
 
 class _Staged:
-    """A column of text, bytes or lists of numbers, put in order at the end.
+    """A column of text, bytes or lists of numbers.
 
     Its values are copied end to end into one buffer that is used again from window to
     window, so that a piece's memory can serve the next piece.
@@ -376,20 +301,19 @@ class _Staged:
         self._offset = np.dtype(np.int64 if is_large else np.int32)
         self._ends = np.zeros(rows + 1, dtype=np.int64)  # in values
         self._valid: Array | None = None
-        self._source = np.empty(rows, dtype=np.int64)
         self._seen = 0
-        self._sorted = True
         self._memory, self._buffer = pool.take(0)
         self._others: _Variable | None = None  # from the first list with nulls inside
 
     def put(self, chunk: pa.Array, places: Places, rows: Array | None) -> None:
         if rows is not None:
-            chunk = _taken(chunk, rows)
+            chunk = taken(chunk, rows)
         data = chunk
         if not _is_text(self._type):
             data = chunk.values
             if self._others is None and data.null_count:
-                self._others = self._handed_on()
+                self._others = _Variable(self._type)
+                self._others.chunks += [self._array()] if self._seen else []
         if self._others is not None:
             self._others.put(chunk, places, None)
             return
@@ -410,8 +334,6 @@ class _Staged:
             self._valid[self._seen : self._seen + count] = valid
         ends = self._ends[self._seen] - first + offsets[1:].astype(np.int64)
         self._ends[self._seen + 1 : self._seen + 1 + count] = ends
-        self._source[places] = np.arange(self._seen, self._seen + count)
-        self._sorted = self._sorted and isinstance(places, slice)
         self._seen += count
 
     def _append(self, values: Array, rows: int) -> None:
@@ -448,23 +370,8 @@ class _Staged:
             self._type, self._seen, [valid, pa.py_buffer(ends)], children=[values]
         )
 
-    def _handed_on(self) -> _Variable:
-        other = _Variable(self._type, self._rows)
-        other.begin([self._array()] if self._seen else [], self._source, self._sorted)
-        return other
-
     def finish(self) -> pa.Array:
-        if self._others is not None:
-            return self._others.finish()
-        array = self._array()
-        return array if self._sorted else _taken(array, self._source)
-
-
-def _taken(array: pa.Array, rows: Array) -> pa.Array:
-    """Return rows of an array; Arrow has no take for extension types."""
-    if isinstance(array, pa.ExtensionArray):
-        return array.type.wrap_array(array.storage.take(pa.array(rows)))
-    return array.take(pa.array(rows))
+        return self._array() if self._others is None else self._others.finish()
 
 
 def empty_array(type_: pa.DataType) -> pa.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from lance_lightning.batches import move
-from lance_lightning.fetch import Threads, iterate_ahead, read_ahead
+from lance_lightning.fetch import Ahead, Threads, read_ahead
 from lance_lightning.gather import BufferPool
 from lance_lightning.reader import Reader, Window
 from lance_lightning.shard import BatchShard, TrainShard
@@ -30,6 +31,9 @@ PASSED_ON = (
     "timeout",
     "worker_init_fn",
 )
+# The window before goes when its last batch does, and Lightning looks a batch ahead:
+# read on only then, or three windows take up memory.
+STILL_HELD = 3
 OURS = {
     "batch_sampler": "sampler",
     "batch_size": "batch_size",
@@ -299,11 +303,17 @@ class LanceDataLoader:
                 )
 
     def _from_thread(self, requests: list[Request]) -> Iterator[Any]:
-        for window in iterate_ahead(
-            self._windows(requests), self._threads.pool("windows")
-        ):
-            for batch in self._reader.batches(window):
-                yield pinned(batch) if self._pins_batches else batch
+        ahead = Ahead(self._windows(requests), self._threads.pool("windows"))
+        with contextlib.closing(ahead):
+            while (window := ahead.take()) is not None:
+                begin = min(STILL_HELD, len(window.sizes) // 8)
+                batches = enumerate(self._reader.batches(window))
+                window = None
+                for number, batch in batches:
+                    if number == begin:
+                        ahead.begin()
+                    yield pinned(batch) if self._pins_batches else batch
+                    batch = None
 
     def _windows(self, requests: list[Request]) -> Iterator[Window]:
         # The order of one window is worked out while the one before it is read.

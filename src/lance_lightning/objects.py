@@ -21,8 +21,10 @@ from lance_lightning.column import (
     unsupported,
 )
 from lance_lightning.fills import check_fill
+from lance_lightning.layout import taken
 
 
+@dataclass(frozen=True, slots=True)
 class Deferred:
     """A window's Python values, made when a batch is asked for.
 
@@ -31,17 +33,20 @@ class Deferred:
     Args:
         array: The values in Arrow.
         make: Makes the Python values of a part of it.
+        order: Where each row's value lies, int64 of shape (rows,); None is in order.
     """
 
-    def __init__(self, array: pa.Array, make: Callable[[pa.Array], Any]) -> None:
-        self._array = array
-        self._make = make
+    array: pa.Array
+    make: Callable[[pa.Array], Any]
+    order: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self._array)
+        return len(self.array)
 
     def __getitem__(self, rows: slice) -> Any:
-        return self._make(self._array[rows])
+        if self.order is None:
+            return self.make(self.array[rows])
+        return self.make(taken(self.array, self.order[rows]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +36,7 @@ class Ragged:
         policy: One of `RAGGED_POLICIES`.
         padding: How they are padded; its value is of the dtype of ``values``.
         mask: Which numbers are valid, of the shape of ``values``; or None.
+        order: Which list is each row's, int64 of shape (rows,); None is its own.
     """
 
     values: Any
@@ -44,52 +44,63 @@ class Ragged:
     policy: str
     padding: Padding
     mask: Any = None
+    order: np.ndarray | None = None
 
     def batch(self, start: int, stop: int) -> dict[str, Any]:
         """Return the value of rows ``start`` to ``stop``, by suffix."""
-        offsets = self.offsets[start : stop + 1]
-        first, last = int(offsets[0]), int(offsets[-1])
-        parts = {"": self.values}
-        if self.mask is not None:
-            parts["_mask"] = self.mask
+        starts, ends = self._bounds(start, stop)
+        parts = self._parts()
         if self.policy == "list":
-            return {s: _split(v, offsets) for s, v in parts.items()}
-        if self.policy == "values_offsets":
-            flat = {s: v[first:last] for s, v in parts.items()}
-            return {**flat, "_offsets": _minus(offsets, first)}
-        if self.policy == "nested":
-            bounds = _minus(offsets, first)
-            return {
-                s: torch.nested.nested_tensor_from_jagged(v[first:last], bounds)
+            return {s: _split(v, starts, ends) for s, v in parts.items()}
+        if self.policy == "pad":
+            lengths = ends - starts
+            zeros = replace(self.padding, value=None)  # nothing is valid there
+            padded = {
+                s: _pad(v, starts, lengths, zeros if s else self.padding)
                 for s, v in parts.items()
             }
-        lengths = np.diff(as_numpy(offsets))
-        zeros = replace(self.padding, value=None)  # nothing is valid there
-        padded = {
-            s: _pad(v[first:last], lengths, zeros if s else self.padding)
-            for s, v in parts.items()
+            return {**padded, "_lengths": like(self.offsets, lengths)}
+        bounds = np.zeros(len(starts) + 1, np.int64)
+        np.cumsum(ends - starts, out=bounds[1:])
+        offsets = like(self.offsets, bounds)
+        flat = {s: self._end_to_end(v, starts, ends) for s, v in parts.items()}
+        if self.policy == "values_offsets":
+            return {**flat, "_offsets": offsets}
+        return {
+            s: torch.nested.nested_tensor_from_jagged(v, offsets)
+            for s, v in flat.items()
         }
-        return {**padded, "_lengths": like(self.offsets, lengths)}
 
     def rows(self, start: int, stop: int) -> dict[str, list[Any]]:
         """Return each row's own numbers, by suffix: views, not padded."""
-        offsets = self.offsets[start : stop + 1]
-        out = {"": _split(self.values, offsets)}
-        if self.mask is not None:
-            out["_mask"] = _split(self.mask, offsets)
-        return out
+        bounds = self._bounds(start, stop)
+        return {s: _split(v, *bounds) for s, v in self._parts().items()}
+
+    def _parts(self) -> dict[str, Any]:
+        return {"": self.values} | ({} if self.mask is None else {"_mask": self.mask})
+
+    def _bounds(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the numbers of each row begin and end."""
+        offsets = as_numpy(self.offsets)
+        if self.order is None:
+            return offsets[start:stop], offsets[start + 1 : stop + 1]
+        rows = self.order[start:stop]
+        return offsets[rows], offsets[rows + 1]
+
+    def _end_to_end(self, values: Any, starts: np.ndarray, ends: np.ndarray) -> Any:
+        if self.order is None:
+            return values[int(starts[0]) : int(ends[-1])] if len(starts) else values[:0]
+        flat = as_numpy(values)
+        parts = [flat[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+        return like(values, np.concatenate([flat[:0], *parts]))
 
 
-def _minus(offsets: Any, first: int) -> Any:
-    return like(offsets, as_numpy(offsets) - first)
+def _split(values: Any, starts: np.ndarray, ends: np.ndarray) -> list[Any]:
+    bounds = zip(starts.tolist(), ends.tolist(), strict=True)
+    return [values[a:b] for a, b in bounds]
 
 
-def _split(values: Any, offsets: Any) -> list[Any]:
-    bounds = as_numpy(offsets).tolist()
-    return [values[a:b] for a, b in itertools.pairwise(bounds)]
-
-
-def _pad(values: Any, lengths: np.ndarray, padding: Padding) -> Any:
+def _pad(values: Any, starts: np.ndarray, lengths: np.ndarray, padding: Padding) -> Any:
     """Return rows as wide as the longest, rounded up, padding after the end of each."""
     flat = as_numpy(values)
     width = -(-int(lengths.max(initial=0)) // padding.multiple) * padding.multiple
@@ -98,7 +109,9 @@ def _pad(values: Any, lengths: np.ndarray, padding: Padding) -> Any:
         out = np.zeros(shape, flat.dtype)
     else:
         out = np.full(shape, padding.value, flat.dtype)
-    out[np.arange(width) < lengths[:, None]] = flat
+    # Row by row: a mask of all places costs as much again as the numbers.
+    for row, start, length in zip(out, starts.tolist(), lengths.tolist(), strict=True):
+        row[:length] = flat[start : start + length]
     return like(values, out)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from lance_lightning.gather import ALIGNMENT, BufferPool, Layout
+from lance_lightning.gather import ALIGNMENT, PRIVATE, BufferPool
+from lance_lightning.layout import Layout
 
 Array = np.ndarray[Any, Any]
 
@@ -58,7 +59,7 @@ class SharedPool:
     def __init__(self, keep: int = 8) -> None:
         self._keep = keep
         self._blocks: list[_Block] = []
-        self.private = BufferPool()
+        self.private = BufferPool(PRIVATE)
 
     def take(self, size: int) -> tuple[Array, pa.Buffer]:
         """Return ``size`` bytes to write to, and the same bytes for Arrow.
@@ -85,7 +86,7 @@ class SharedPool:
         return block
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_keep": self._keep, "_blocks": [], "private": BufferPool()}
+        return {"_keep": self._keep, "_blocks": [], "private": BufferPool(PRIVATE)}
 
     def place_of(self, buffer: pa.Buffer) -> tuple[torch.Tensor, int] | None:
         """Return the block that a buffer lies in and where, or None if in none."""

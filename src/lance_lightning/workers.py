@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lance_lightning.fetch import Threads
 from lance_lightning.gather import BufferPool, Pool
+from lance_lightning.layout import ordered
 from lance_lightning.reader import Reader, Rows, Window
 from lance_lightning.transport import SharedPool, pack
 from lance_lightning.types import ConfigError, TransformError
@@ -175,7 +176,7 @@ class _Windows(Dataset[Any]):
                 self._sent = True
             return batches
         assert isinstance(self._pool, SharedPool)
-        return list(window.sizes), pack(window.data, self._pool)
+        return list(window.sizes), pack(ordered(window.data), self._pool)
 
 
 def _check_batch(batch: Any) -> None:
