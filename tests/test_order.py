@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lance_lightning import order
 from lance_lightning.order import block_shuffle, key, keyed, shuffle
 
 pinned = settings(derandomize=True, deadline=None, max_examples=60)
@@ -150,6 +153,17 @@ def test_keyed_follows_its_formula(n, at, state):
     assert row == keyed_in_words(at % n, n, state)
 
 
+@pytest.mark.parametrize("n", [2**k + d for k in (30, 31, 32, 33) for d in (-1, 0, 1)])
+@pytest.mark.parametrize("one_key", [True, False])
+def test_keyed_is_the_same_in_32_and_in_64_bits(n, one_key):
+    # 40 positions, of which many walk where n is just above a power of two.
+    at = [0, 1, n // 2, n - 1, *range(2, n, n // 36)]
+    keys = [key(7, 0 if one_key else p) for p in at]
+    rows = keyed(at, n, keys[0] if one_key else np.array(keys))
+    expected = [keyed_in_words(p, n, int(own)) for p, own in zip(at, keys, strict=True)]
+    assert rows.tolist() == expected
+
+
 @pytest.mark.parametrize("n", [2**31, 2**31 + 1, 10**10, 2**53 + 1, 2**61 + 1, 2**62])
 def test_keyed_stays_in_range_and_meets_no_index_twice_at_any_size(n):
     ends = np.concatenate([np.arange(20_000), np.arange(n - 20_000, n)])
@@ -269,6 +283,68 @@ def test_block_shuffle_follows_its_formula_at_any_positions(
         block_shuffle_in_words(int(p), n, b, k, g, seed, epoch) for p in positions
     ]
     assert rows.tolist() == expected
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """Whether permutations were made as a table or for each position, by call."""
+    found = []
+
+    def permute(y, *rest):
+        found.append(y.ndim == 2)
+        return in_place(y, *rest)
+
+    in_place = order._permute
+    monkeypatch.setattr(order, "_permute", permute)
+    return found
+
+
+WINDOWS = {
+    # first position, count and distance of neighbours, for batches of 32
+    "aligned": (1024, 1024, 1),
+    "anywhere": (777, 1500, 1),
+    "a rank of 8": (1024 + 5, 1024, 8),
+    "a rank of 32": (31, 500, 32),
+    "another distance": (100, 800, 3),
+    "backwards": (3000, 1000, -1),
+    "end": (-1200, 1200, 1),
+    "one": (2000, 1, 1),
+}
+
+
+@pytest.mark.parametrize("n", [20_000, 20_001, 20_480, 2**31, 2**31 + 1, 10**10])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_a_window_has_the_rows_of_its_positions(n, window, tables):
+    first, count, step = WINDOWS[window]
+    positions = (first % n + np.arange(count) * step) % n
+    rows = block_shuffled(n, 16, 8, 32, 3, 4, positions)
+    assert any(tables) or window in ("one", "another distance")
+    some = np.random.default_rng(0).choice(count, min(count, 40), replace=False)
+    expected = [
+        block_shuffle_in_words(int(p), n, 16, 8, 32, 3, 4) for p in positions[some]
+    ]
+    assert rows[some].tolist() == expected
+    # For each position by itself, since they are far from each other.
+    tables.clear()
+    ends = np.concatenate([positions[some], [0, n // 2, n - 1]])
+    alone = block_shuffled(n, 16, 8, 32, 3, 4, ends)
+    assert alone[:-3].tolist() == expected
+    assert not any(tables)
+
+
+@pytest.mark.parametrize("spread", ["random", "a rank of 1,024"])
+def test_an_order_takes_the_memory_of_its_positions(spread):
+    n = 10**10
+    positions = np.arange(512, n, 1024)[:100_000]
+    if spread == "random":
+        positions = np.random.default_rng(0).integers(0, n, 100_000)
+    tracemalloc.start()
+    try:
+        block_shuffled(n, 64, 8, 2**18, positions=positions)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * positions.nbytes
 
 
 @pytest.mark.parametrize("n", [10**10, 2**62])
