@@ -27,11 +27,11 @@ from lance_lightning.gather import (
 from lance_lightning.layout import Unordered, batch_of
 from lance_lightning.types import DataError
 
-PIECE_BYTES = 8 << 20
+PIECE_BYTES = 5 << 20
 # Lance's buffers for text and lists double while they grow, so that a piece takes
 # several times its bytes.
-VARIABLE_PIECE_BYTES = 3 << 20
-MALLOC_BYTES = 31 << 20  # just below DEFAULT_MMAP_THRESHOLD_MAX of glibc's malloc
+VARIABLE_PIECE_BYTES = 2 << 20
+MALLOC_BYTES = 12 << 20  # more than any one allocation of a piece
 IN_FLIGHT = 2  # pieces asked for at once: one is decoded while one is written
 IN_FLIGHT_FAR = 8  # over a network, where waiting is what costs
 
@@ -126,12 +126,12 @@ class Piece:
     """Rows that are asked for at once.
 
     Args:
-        offsets: Sorted row offsets to read.
+        offsets: Sorted row offsets to read; a range is read whole.
         places: Where the rows belong in the window.
         rows: Which of the rows that are read are meant; None is all.
     """
 
-    offsets: Array
+    offsets: Array | range
     places: Places
     rows: Array | None = None
 
@@ -168,7 +168,7 @@ def _whole_ranges(offsets: Array, places: Places, size: int) -> Iterator[Piece]:
         stop = min(start + size, last + 1)
         until = int(np.searchsorted(offsets, stop))
         own = part_of(places, done, until - done)
-        yield Piece(np.arange(start, stop), own, offsets[done:until] - start)
+        yield Piece(range(start, stop), own, offsets[done:until] - start)
         done = until
 
 
@@ -181,21 +181,22 @@ def scan_is_cheaper(offsets: Array, row_bytes: int) -> bool:
     return calls * SCAN_CALL_SECONDS + span * SCAN_BYTE_SECONDS < take
 
 
-def are_neighbours(offsets: Array) -> bool:
+def are_neighbours(offsets: Array | range) -> bool:
     """Return whether sorted offsets are one range."""
-    if len(offsets) == 0:
+    if isinstance(offsets, range) or len(offsets) == 0:
         return True
     span = int(offsets[-1]) - int(offsets[0]) + 1
     return span == len(offsets) and bool(np.all(np.diff(offsets) == 1))
 
 
-def read_piece(dataset: Any, columns: Any, offsets: Array) -> pa.Table:
+def read_piece(dataset: Any, columns: Any, offsets: Array | range) -> pa.Table:
     """Read sorted rows at once: neighbours by a ranged scan, others by a take.
 
     Args:
         dataset: An open Lance dataset.
         columns: Column names, or new names to SQL expressions.
-        offsets: Sorted row offsets, int64 of shape (rows,), repeats allowed.
+        offsets: Sorted row offsets, int64 of shape (rows,), repeats allowed, or a
+            range of them.
 
     Raises:
         DataError: Lance gave another number of rows.
@@ -208,7 +209,7 @@ def read_piece(dataset: Any, columns: Any, offsets: Array) -> pa.Table:
             columns=columns, offset=int(offsets[0]), limit=count, batch_size=count
         ).to_table()
     else:
-        piece = dataset.take(offsets.tolist(), columns=columns)
+        piece = dataset.take(np.asarray(offsets).tolist(), columns=columns)
     if piece.num_rows != count:
         raise DataError(
             f"asked Lance for {count} rows from offset {int(offsets[0])} to "

@@ -303,6 +303,7 @@ class LanceDataLoader:
                 )
 
     def _from_thread(self, requests: list[Request]) -> Iterator[Any]:
+        pins = self._pins_batches
         ahead = Ahead(self._windows(requests), self._threads.pool("windows"))
         with contextlib.closing(ahead):
             while (window := ahead.take()) is not None:
@@ -312,7 +313,7 @@ class LanceDataLoader:
                 for number, batch in batches:
                     if number == begin:
                         ahead.begin()
-                    yield pinned(batch) if self._pins_batches else batch
+                    yield pinned(batch) if pins else batch
                     batch = None
 
     def _windows(self, requests: list[Request]) -> Iterator[Window]:

@@ -137,15 +137,13 @@ def make_batch(
         start: First row of the batch in the window.
         stop: One past its last row.
         format: The output format.
-        transforms: The user's functions; none is fine.
+        transforms: The user's functions.
         place: Where the batch stands.
 
     Raises:
         TransformError: A function raised; the message names function, stage,
             epoch and batch.
     """
-    if not transforms:
-        return format.slice(window, start, stop)
     seeds = key(place.seed, place.epoch, place.batch, place.rank)
     with seeded_generators(int(seeds)):
         if transforms.arrow_transform is not None:
