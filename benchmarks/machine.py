@@ -27,7 +27,7 @@ def machine() -> dict[str, Any]:
     import psutil
 
     return {
-        "system": f"{platform.system()} {platform.release()}",
+        "system": platform.system(),
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / (1 << 30)),

@@ -181,8 +181,8 @@ def test_pieces_cover_every_row_once_and_stay_small(offsets, row_bytes):
     sorted_offsets, order = in_order(np.array(offsets))
     places, rows = [], []
     for piece in pieces_of(sorted_offsets, order, row_bytes):
-        read = piece.offsets if piece.rows is None else piece.offsets[piece.rows]
-        rows += read.tolist()
+        read = np.asarray(piece.offsets)
+        rows += read[slice(None) if piece.rows is None else piece.rows].tolist()
         where = np.arange(len(offsets))[piece.places]
         places += where.tolist()
         small = len(piece.offsets) * row_bytes <= fetch.PIECE_BYTES

@@ -22,6 +22,7 @@ from torch.utils.data import default_collate
 
 from lance_lightning.batches import batch_size_of, is_leaf, move
 from lance_lightning.formats import Format
+from lance_lightning.layout import Unordered, ordered
 from lance_lightning.types import OUTPUT_FORMATS, ConfigError, DataError
 
 BY_COLUMN = ("torch", "numpy")
@@ -658,6 +659,64 @@ def test_ragged_batches_are_as_wide_as_they_are_in_any_window():
     found = format.slice(format.convert(batch), 1, 3)
     assert format.num_rows(found) == batch_size_of(found) == 2
     assert batch_size_of({"y": found["y"], "y_offsets": found["y_offsets"]}) == 2
+
+
+def as_plain(value):
+    """Return what `plain` does of any format's batch."""
+    if isinstance(value, pd.DataFrame):
+        return plain(value.to_dict("list"))
+    if isinstance(value, pl.DataFrame):
+        return value.to_dicts()
+    if isinstance(value, pa.RecordBatch):
+        return value.to_pylist()
+    if isinstance(value, dict):
+        return {name: as_plain(inner) for name, inner in value.items()}
+    nested = isinstance(value, torch.Tensor) and value.is_nested
+    return plain(list(value.unbind()) if nested else value)
+
+
+RAGGED = ("pad", "values_offsets", "list", "nested")
+LAZY = [
+    *(Format(name) for name in OUTPUT_FORMATS),
+    *(Format("torch", ragged=ragged, nulls="mask") for ragged in RAGGED),
+    *(Format("numpy", ragged=ragged, nulls="mask") for ragged in RAGGED[:3]),
+]
+
+
+@pytest.mark.parametrize(
+    "format", LAZY, ids=lambda each: f"{each.name}-{each.ragged}-{each.nulls}"
+)
+def test_columns_that_lie_as_they_were_read_come_in_order(format):
+    rows = range(10)
+    columns = {"id": list(rows), "flag": [i % 3 == 0 for i in rows]}
+    if not format.name.startswith("torch_"):
+        columns["text"] = [str(i) * i for i in rows]
+        columns["struct"] = [{"a": i, "b": str(i)} for i in rows]
+    if not format.name.startswith("torch_") and format.name != "python":
+        columns["list"] = [list(range(i % 4)) for i in rows]
+        columns["texts"] = [[str(i)] * (i % 3) for i in rows]
+    if format.nulls == "mask":
+        columns["list"][3], columns["text"][5] = None, None
+        columns["list"][6] = [6, None]
+    batch = record_batch(columns)
+    order = np.random.default_rng(0).permutation(10)
+    as_read = [
+        column if name == "id" else column.take(pa.array(np.argsort(order)))
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    ]
+    unordered = Unordered(pa.record_batch(as_read, batch.schema.names), order)
+    assert ordered(unordered) == batch
+    for start, stop in ((0, 4), (4, 9), (9, 10)):
+        expected, found = (
+            format.slice(format.convert(each), start, stop)
+            for each in (batch, unordered)
+        )
+        assert as_plain(found) == as_plain(expected)
+        expected, found = (
+            format.rows(format.convert(each), start, stop)
+            for each in (batch, unordered)
+        )
+        assert plain(found) == plain(expected)
 
 
 CONVERTING = """

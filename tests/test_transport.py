@@ -11,6 +11,7 @@ import pytest
 
 from lance_lightning import LanceDataModule, Sequential, Shuffle
 from lance_lightning.fetch import Threads, in_order, read_windows
+from lance_lightning.layout import ordered
 from lance_lightning.transport import PackedBatch, SharedPool, pack
 
 ROWS = 3000
@@ -43,7 +44,7 @@ def received(packed: PackedBatch) -> PackedBatch:
 def read(uri: str, pool: SharedPool, offsets: np.ndarray, names) -> pa.RecordBatch:
     windows = [in_order(offsets)]
     (batch,) = read_windows(lance.dataset(uri), names, windows, 64, pool, Threads())
-    return batch
+    return ordered(batch)
 
 
 @pytest.mark.parametrize(
