@@ -31,7 +31,7 @@ PIECE_BYTES = 5 << 20
 # Lance's buffers for text and lists double while they grow, so that a piece takes
 # several times its bytes.
 VARIABLE_PIECE_BYTES = 2 << 20
-MALLOC_BYTES = 12 << 20  # more than any one allocation of a piece
+MALLOC_BYTES = 24 << 20  # more than all but a few allocations of a piece
 IN_FLIGHT = 2  # pieces asked for at once: one is decoded while one is written
 IN_FLIGHT_FAR = 8  # over a network, where waiting is what costs
 
