@@ -13,7 +13,7 @@ training step.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,6 @@ from lance_lightning.column import (
     unsupported,
 )
 from lance_lightning.decoders import plan_decoded
-from lance_lightning.layout import Layout
 from lance_lightning.objects import Deferred, plan_objects, plan_texts
 from lance_lightning.ragged import Ragged, plan_lists
 from lance_lightning.tensors import plan_numbers, refuse_fractions
@@ -190,6 +189,7 @@ def _struct(name: str, arrow_type: pa.DataType, options: Options) -> Struct | No
 def convert_columns(
     columns: Mapping[str, Column],
     arrays: Iterable[pa.Array],
+    others: Collection[int] = (),
     order: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Return the window value of each column, masks beside their columns.
@@ -197,14 +197,16 @@ def convert_columns(
     Args:
         columns: The plans.
         arrays: The rows.
-        order: Where the columns that have no `Layout` have each row; None: in order.
+        others: The numbers of the columns that are not in order.
+        order: Where these have each row, int64 of shape (rows,).
     """
     window: dict[str, Any] = {}
     taken: set[int] = set()
-    for (name, column), array in zip(columns.items(), arrays, strict=True):
+    pairs = zip(columns.items(), arrays, strict=True)
+    for number, ((name, column), array) in enumerate(pairs):
         own = {buffer.address for buffer in array.buffers() if buffer is not None}
         found = column.convert(array)
-        if order is not None and Layout.of(array.type) is None:
+        if order is not None and number in others:
             found = {suffix: _ordered(value, order) for suffix, value in found.items()}
         # One column under two names is one memory: each gets its own to write to.
         parts = found if taken.isdisjoint(own) else copy.deepcopy(found)

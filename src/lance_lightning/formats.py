@@ -214,13 +214,15 @@ class Format:
         """
         if self.name in _STACKED:
             return self._stack(ordered(rows))
-        order = rows.order if isinstance(rows, Unordered) else None
-        batch = rows.batch if isinstance(rows, Unordered) else rows
+        late = rows if isinstance(rows, Unordered) else None
+        batch = rows if late is None else late.batch
         if self.name in _BY_COLUMN:
             columns = plan_columns(batch.schema, self._options)
-            return convert_columns(columns, batch.columns, order)
+            if late is None:
+                return convert_columns(columns, batch.columns)
+            return convert_columns(columns, batch.columns, late.others, late.order)
         settled = self._with_nulls_settled(batch)
-        return settled if order is None else Unordered(settled, order)
+        return settled if late is None else dataclasses.replace(late, batch=settled)
 
     def slice(self, window: Any, start: int, stop: int) -> Any:
         """Return rows ``start`` to ``stop`` of a window as one batch."""

@@ -138,9 +138,11 @@ class RowGather:
         """Return the window."""
         assert self._schema is not None
         batch = batch_of([column.finish() for column in self._columns], self._schema)
-        if self._in_order or all(isinstance(each, _Fixed) for each in self._columns):
+        columns = enumerate(self._columns)
+        others = {number for number, each in columns if not isinstance(each, _Fixed)}
+        if self._in_order or not others:
             return batch
-        return Unordered(batch, self._order)
+        return Unordered(batch, others, self._order)
 
 
 def part_of(places: Places, start: int, count: int) -> Places:

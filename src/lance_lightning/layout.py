@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,11 +83,14 @@ class Unordered:
     no second copy of the window.
 
     Args:
-        batch: The rows; a column has a `Layout` or is not in order.
-        order: Where the others have each row, int64 of shape (rows,).
+        batch: The rows.
+        others: The numbers of the columns that are not in order: of those that have no
+            `Layout`.
+        order: Where these have each row, int64 of shape (rows,).
     """
 
     batch: pa.RecordBatch
+    others: Collection[int]
     order: Array
 
     @property
@@ -105,9 +108,9 @@ class Unordered:
         order = self.order[start : start + length]
         arrays = [
             taken(column, order)
-            if Layout.of(column.type) is None
+            if number in self.others
             else column.slice(start, length)
-            for column in self.batch.columns
+            for number, column in enumerate(self.batch.columns)
         ]
         return batch_of(arrays, self.batch.schema)
 
