@@ -214,15 +214,16 @@ class Format:
         """
         if self.name in _STACKED:
             return self._stack(ordered(rows))
-        late = rows if isinstance(rows, Unordered) else None
-        batch = rows if late is None else late.batch
         if self.name in _BY_COLUMN:
-            columns = plan_columns(batch.schema, self._options)
-            if late is None:
-                return convert_columns(columns, batch.columns)
-            return convert_columns(columns, batch.columns, late.others, late.order)
-        settled = self._with_nulls_settled(batch)
-        return settled if late is None else dataclasses.replace(late, batch=settled)
+            columns = plan_columns(rows.schema, self._options)
+            if isinstance(rows, Unordered):
+                arrays = rows.batch.columns
+                return convert_columns(columns, arrays, rows.others, rows.order)
+            return convert_columns(columns, rows.columns)
+        if isinstance(rows, Unordered):
+            settled = self._with_nulls_settled(rows.batch)
+            return dataclasses.replace(rows, batch=settled)
+        return self._with_nulls_settled(rows)
 
     def slice(self, window: Any, start: int, stop: int) -> Any:
         """Return rows ``start`` to ``stop`` of a window as one batch."""
