@@ -18,9 +18,10 @@ from typing import Any
 from benchmarks import costs, quality, scale
 from benchmarks.cases import (
     CASES,
+    COSTS,
     SCAN,
     Settings,
-    cost_job,
+    cost_jobs,
     data_jobs,
     key_of,
     memory_jobs,
@@ -95,7 +96,7 @@ def measure(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     if "scale" in args.sections:
         results |= bench.rounds([Job("scale", "benchmarks.scale", {})], 1)
     if "costs" in args.sections:
-        results |= bench.rounds([cost_job(settings)], 1)
+        results |= bench.rounds(cost_jobs(settings), 1)
     return results
 
 
@@ -115,11 +116,13 @@ def say(results: Results, workloads: Sequence[str]) -> str:
         parts += ["## Shuffle quality", quality.report(mixed)]
     if "milliseconds" in results.get("scale", [{}])[0]:
         parts += ["## Scale", scale.report(results["scale"][0])]
-    if "found" in results.get("costs", [{}])[0]:
-        parts += [
-            "## What reading costs, in seconds",
-            costs.report(results["costs"][0]),
-        ]
+    priced = {
+        key.removeprefix(COSTS): one[0]
+        for key, one in results.items()
+        if key.startswith(COSTS) and "found" in one[0]
+    }
+    if priced:
+        parts += ["## What reading costs, in seconds", costs.report(priced)]
     return "\n\n".join(parts)
 
 

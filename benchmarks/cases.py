@@ -59,6 +59,8 @@ BUFFERED = "buffer of 10,000"
 
 BOTH = (0, 2)
 NARROW_BYTES = 528
+TEXT_BYTES = 1108  # mean
+COSTS = "costs, "
 SLOW = 0.2
 
 CASES = (
@@ -218,11 +220,14 @@ def other_jobs(settings: Settings) -> Iterator[Job]:
     yield Job("first batch: ours, 2 workers", "benchmarks.startup", two)
 
 
-def cost_job(settings: Settings) -> Job:
-    """Return the measurement of what takes and scans cost."""
-    rows = settings.rows("narrow")
-    task = task_arguments("ours", "", "narrow", rows, settings.batch_size)
-    return Job("costs", "benchmarks.costs", {**task, "row_bytes": NARROW_BYTES})
+def cost_jobs(settings: Settings) -> Iterator[Job]:
+    """Return the measurements of what takes and scans cost."""
+    for workload, row_bytes in (("narrow", NARROW_BYTES), ("text", TEXT_BYTES)):
+        if workload in settings.workloads:
+            rows = settings.rows(workload)
+            task = task_arguments("ours", "", workload, rows, settings.batch_size)
+            more = {"row_bytes": row_bytes, "variable": workload == "text"}
+            yield Job(f"{COSTS}{workload}", "benchmarks.costs", {**task, **more})
 
 
 def memory_jobs(settings: Settings, epochs: int) -> Iterator[Job]:

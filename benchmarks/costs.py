@@ -1,13 +1,14 @@
 """The constants of the cost model that chooses between takes and ranged scans.
 
 A take pays for every run of neighbours and for every byte, a ranged scan for the
-call and for every byte: both are fitted to reads of narrow rows.
+call and for every byte: both are fitted to reads of narrow rows and of text.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,17 @@ PARTS = (1, 2, 4, 8, 16)  # of a piece
 REPEATS = 15
 TAKE = ("TAKE_RUN_SECONDS", "TAKE_BYTE_SECONDS")
 SCAN = ("SCAN_CALL_SECONDS", "SCAN_BYTE_SECONDS")
+VARIABLE_SCAN = ("SCAN_CALL_SECONDS", "VARIABLE_SCAN_BYTE_SECONDS")
 
 Ints = np.ndarray[Any, Any]
 
 
-def run(row_bytes: int, **arguments: Any) -> dict[str, Any]:
+def run(row_bytes: int, variable: bool, **arguments: Any) -> dict[str, Any]:
     """Fit the constants; ``value`` is how many bytes of a scan cost as much as a run.
 
     Args:
-        row_bytes: Bytes of a row.
+        row_bytes: Mean bytes of a row.
+        variable: Whether the width of a row varies.
         **arguments: What `speed.task_of` takes.
     """
     import lance
@@ -37,7 +40,8 @@ def run(row_bytes: int, **arguments: Any) -> dict[str, Any]:
     task = task_of(arguments)
     dataset, columns = lance.dataset(str(task.path)), list(task.workload.columns)
     rng = np.random.Generator(np.random.Philox(key=0))
-    piece = fetch.PIECE_BYTES // row_bytes
+    size = fetch.VARIABLE_PIECE_BYTES if variable else fetch.PIECE_BYTES
+    piece = size // row_bytes
 
     def seconds(rows: int, neighbours: int) -> float:
         times = []
@@ -59,7 +63,8 @@ def run(row_bytes: int, **arguments: Any) -> dict[str, Any]:
         [(1, rows * row_bytes) for rows in sizes],
         [seconds(rows, rows) for rows in sizes],
     )
-    found = dict(zip((*TAKE, *SCAN), (*take, *scan), strict=True))
+    names = (*TAKE, *(VARIABLE_SCAN if variable else SCAN))
+    found = dict(zip(names, (*take, *scan), strict=True))
     used = {name: getattr(fetch, name) for name in found}
     return {"value": take[0] / scan[1], "found": found, "used": used}
 
@@ -78,9 +83,11 @@ def _fit(counts: list[tuple[int, int]], seconds: list[float]) -> tuple[float, ..
     return tuple(float(price) for price in prices)
 
 
-def report(result: dict[str, Any]) -> str:
-    """Return a Markdown table."""
-    lines = ["| constant | in use | found here |", "|---|---:|---:|"]
-    for name, found in result["found"].items():
-        lines.append(f"| `{name}` | {result['used'][name]:.2g} | {found:.2g} |")
+def report(results: Mapping[str, dict[str, Any]]) -> str:
+    """Return a Markdown table of results by workload."""
+    lines = ["| constant | workload | in use | found here |", "|---|---|---:|---:|"]
+    for workload, result in results.items():
+        for name, found in result["found"].items():
+            used = result["used"][name]
+            lines.append(f"| `{name}` | {workload} | {used:.2g} | {found:.2g} |")
     return "\n".join(lines)

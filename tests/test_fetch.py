@@ -195,9 +195,9 @@ def test_dense_rows_are_scanned_and_sparse_ones_taken():
     dense = np.arange(0, 100_000, 10)
     sparse = np.arange(0, 100_000_000, 10_000)
     blocks = (np.arange(0, 160_000, 640)[:, None] + np.arange(64)).ravel()
-    assert scan_is_cheaper(dense, 520)
-    assert not scan_is_cheaper(sparse, 520)
-    assert not scan_is_cheaper(blocks, 520)
+    assert scan_is_cheaper(dense, 520, False)
+    assert not scan_is_cheaper(sparse, 520, False)
+    assert not scan_is_cheaper(blocks, 520, False)
 
 
 def test_neighbours_are_told_from_repeats():

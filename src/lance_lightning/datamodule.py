@@ -50,6 +50,7 @@ from lance_lightning.reader import (
     Stream,
     WindowGrid,
     bytes_held,
+    is_variable,
     mean_row_bytes,
     rows_of_piece,
     window_grid,
@@ -573,7 +574,7 @@ class LanceDataModule(LightningDataModule):
             stream = stream_of(row_bytes)
         except ConfigError as error:
             raise ConfigError(f"split {split!r}, stage {stage!r}: {error}") from None
-        piece_rows = rows_of_piece(schema, row_bytes)
+        piece_rows = rows_of_piece(schema, row_bytes, in_order=stream.is_in_order)
         return Reader(
             snapshot=snapshot,
             columns=columns,
@@ -586,6 +587,7 @@ class LanceDataModule(LightningDataModule):
                 stream, bytes_held(schema, row_bytes), piece_rows, transforms
             ),
             piece_rows=piece_rows,
+            variable=is_variable(schema),
             cached=self._cached(snapshot, columns, stream.plan, row_bytes),
         )
 

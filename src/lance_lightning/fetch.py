@@ -28,6 +28,7 @@ from lance_lightning.layout import Unordered, batch_of
 from lance_lightning.types import DataError
 
 PIECE_BYTES = 5 << 20
+IN_ORDER_PIECE_BYTES = 8 << 20  # a piece is the window then: nothing lies beside it
 # Lance's buffers for text and lists double while they grow, so that a piece takes
 # several times its bytes.
 VARIABLE_PIECE_BYTES = 2 << 20
@@ -37,11 +38,12 @@ IN_FLIGHT_FAR = 8  # over a network, where waiting is what costs
 
 # What reading costs on one core, from a local disk in the page cache. A take pays
 # for every run of neighbours and for the bytes; a ranged scan for the call and for
-# every byte in between, at a third of the price.
+# every byte in between, at a third of the price where rows have a fixed width.
 TAKE_RUN_SECONDS = 6e-6
 TAKE_BYTE_SECONDS = 0.8e-9
 SCAN_CALL_SECONDS = 3e-4
 SCAN_BYTE_SECONDS = 0.26e-9
+VARIABLE_SCAN_BYTE_SECONDS = 0.8e-9  # text and lists are decoded alike by both
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -137,7 +139,12 @@ class Piece:
 
 
 def pieces_of(
-    offsets: Array, order: Array | None, row_bytes: int, piece_rows: int | None = None
+    offsets: Array,
+    order: Array | None,
+    row_bytes: int,
+    piece_rows: int | None = None,
+    *,
+    variable: bool = False,
 ) -> Iterator[Piece]:
     """Cut sorted rows into pieces.
 
@@ -146,6 +153,7 @@ def pieces_of(
         order: The place of each in the window; None is their own order.
         row_bytes: Mean bytes of a row.
         piece_rows: Rows of a piece; None is what `PIECE_BYTES` hold.
+        variable: Whether the width of a row varies.
     """
     size = piece_rows or max(1, PIECE_BYTES // row_bytes)
     for start in range(0, len(offsets), size):
@@ -153,7 +161,7 @@ def pieces_of(
         places: Places = slice(start, start + len(part))
         if order is not None:
             places = order[places]
-        if not are_neighbours(part) and scan_is_cheaper(part, row_bytes):
+        if not are_neighbours(part) and scan_is_cheaper(part, row_bytes, variable):
             yield from _whole_ranges(part, places, size)
         else:
             yield Piece(part, places)
@@ -172,13 +180,14 @@ def _whole_ranges(offsets: Array, places: Places, size: int) -> Iterator[Piece]:
         done = until
 
 
-def scan_is_cheaper(offsets: Array, row_bytes: int) -> bool:
+def scan_is_cheaper(offsets: Array, row_bytes: int, variable: bool) -> bool:
     """Return whether to read everything between sorted rows and drop the rest."""
+    scan_byte = VARIABLE_SCAN_BYTE_SECONDS if variable else SCAN_BYTE_SECONDS
     span = (int(offsets[-1]) - int(offsets[0]) + 1) * row_bytes
     runs = 1 + int(np.count_nonzero(np.diff(offsets) > 1))
     take = runs * TAKE_RUN_SECONDS + len(offsets) * row_bytes * TAKE_BYTE_SECONDS
     calls = -(-span // PIECE_BYTES)
-    return calls * SCAN_CALL_SECONDS + span * SCAN_BYTE_SECONDS < take
+    return calls * SCAN_CALL_SECONDS + span * scan_byte < take
 
 
 def are_neighbours(offsets: Array | range) -> bool:
@@ -243,6 +252,8 @@ def read_windows(
     threads: Threads,
     in_flight: int = IN_FLIGHT,
     piece_rows: int | None = None,
+    *,
+    variable: bool = False,
 ) -> Iterator[pa.RecordBatch | Unordered]:
     """Read windows of rows, each in its order; pieces are read ahead across them.
 
@@ -255,6 +266,7 @@ def read_windows(
         threads: What reads the pieces.
         in_flight: Pieces asked for at once.
         piece_rows: Rows of a piece; None is what `PIECE_BYTES` hold.
+        variable: Whether the width of a row varies.
 
     Yields:
         The rows, in memory that nobody else uses.
@@ -267,7 +279,7 @@ def read_windows(
     gather: RowGather | None = None
     for rows, piece, last, table in read_ahead(
         read,
-        _tasks(windows, row_bytes, piece_rows),
+        _tasks(windows, row_bytes, piece_rows, variable),
         threads.pool("pieces", in_flight),
         in_flight,
     ):
@@ -297,10 +309,13 @@ def _tasks(
     windows: Iterable[tuple[Array, Array | None]],
     row_bytes: int,
     piece_rows: int | None,
+    variable: bool,
 ) -> Iterator[tuple[int, Piece, bool]]:
     """Yield the pieces of all windows: rows of the window, piece, whether the last."""
     for offsets, order in windows:
-        pieces = list(pieces_of(offsets, order, row_bytes, piece_rows))
+        pieces = list(
+            pieces_of(offsets, order, row_bytes, piece_rows, variable=variable)
+        )
         if not pieces:
             pieces = [Piece(offsets, slice(0, 0))]
         for number, piece in enumerate(pieces, 1):

@@ -24,8 +24,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pyarrow as pa
@@ -77,6 +77,25 @@ _STACKED = ("torch_col", "torch_row")
 _EXTRAS = ("pandas", "polars")  # format, module and extra have one name
 
 
+class _LastPlan:
+    """The plan of the last schema: every window of a loader has the same."""
+
+    def __init__(self) -> None:
+        self._last: tuple[pa.Schema, dict[str, Column]] | None = None
+
+    def of(
+        self, schema: pa.Schema, plan: Callable[[pa.Schema], dict[str, Column]]
+    ) -> dict[str, Column]:
+        """Return the plan of a schema, made if it is another than the last."""
+        last = self._last
+        if last is None or last[0] != schema:
+            last = self._last = schema, plan(schema)
+        return last[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_last": None}  # plans hold functions, which no worker can get
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """What the batches are and how Arrow becomes them.
@@ -110,6 +129,9 @@ class Format:
     ragged: Any = "pad"
     dtype: Any = None
     decoders: Any = None
+    _plan: _LastPlan = field(
+        default_factory=_LastPlan, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         check_one_of("output_format", self.name, OUTPUT_FORMATS)
@@ -199,7 +221,7 @@ class Format:
         if self.name in _STACKED:
             self._plan_stacked(schema)
         elif self.name in _BY_COLUMN:
-            plan_columns(schema, self._options)
+            self._plan_by_column(schema)
         else:
             self._check_arrow(schema)
 
@@ -215,7 +237,7 @@ class Format:
         if self.name in _STACKED:
             return self._stack(ordered(rows))
         if self.name in _BY_COLUMN:
-            columns = plan_columns(rows.schema, self._options)
+            columns = self._plan.of(rows.schema, self._plan_by_column)
             if isinstance(rows, Unordered):
                 arrays = rows.batch.columns
                 return convert_columns(columns, arrays, rows.others, rows.order)
@@ -260,6 +282,9 @@ class Format:
             return None if self.nulls == "error" else parse_nulls(self.nulls)
         return parse_nulls(self.nulls[name]) if name in self.nulls else None
 
+    def _plan_by_column(self, schema: pa.Schema) -> dict[str, Column]:
+        return plan_columns(schema, self._options)
+
     def _options(self, name: str) -> Options:
         dtype, decoders, ragged = self.dtype, self.decoders, self.ragged
         if not _is_ragged(ragged):
@@ -293,7 +318,7 @@ class Format:
         return dataclasses.replace(self, dtype=dtype)._plan_stacked(schema)
 
     def _stack(self, batch: pa.RecordBatch) -> Stacked:
-        columns = self._plan_stacked(batch.schema)
+        columns = self._plan.of(batch.schema, self._plan_stacked)
         shapes, parts = {}, []
         for (name, column), array in zip(columns.items(), batch.columns, strict=True):
             value = column.convert(array)[""]

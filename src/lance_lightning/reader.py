@@ -17,6 +17,7 @@ from lance_lightning.column_cache import CachedRows
 from lance_lightning.fetch import (
     IN_FLIGHT,
     IN_FLIGHT_FAR,
+    IN_ORDER_PIECE_BYTES,
     PIECE_BYTES,
     VARIABLE_PIECE_BYTES,
     Threads,
@@ -85,6 +86,11 @@ class Stream:
                 global_batch_size=self.shard.global_batch_size,
             )
         return self.plan.offsets(positions), sizes
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether this replica's rows come about as they lie in the split."""
+        return self.sampler is None or not self.sampler.strided
 
     def begin(self, epoch: int) -> None:
         """Settle an epoch's order where that is not a function of numbers.
@@ -171,6 +177,7 @@ class Reader:
         row_bytes: Mean bytes of a row in these columns.
         grid: Which batches make a window.
         piece_rows: Rows asked for at once; None is what `fetch.PIECE_BYTES` hold.
+        variable: Whether the width of a row varies.
         cached: The rows on local disk, read there instead; None where they are not.
     """
 
@@ -183,6 +190,7 @@ class Reader:
     row_bytes: int
     grid: WindowGrid
     piece_rows: int | None = None
+    variable: bool = False
     cached: CachedRows | None = None
 
     def windows(self, start: int, num_batches: int) -> Iterator[tuple[int, int]]:
@@ -225,6 +233,7 @@ class Reader:
                 threads,
                 IN_FLIGHT if self.snapshot.is_local else IN_FLIGHT_FAR,
                 self.piece_rows,
+                variable=self.variable,
             )
         for data, rows in zip(read, ours, strict=True):
             yield Window(data, rows.epoch, rows.first, rows.sizes, rows.row_offsets)
@@ -358,15 +367,23 @@ def bytes_held(schema: pa.Schema, row_bytes: int) -> int:
     return row_bytes + OBJECT_BYTES * objects
 
 
-def rows_of_piece(schema: pa.Schema, row_bytes: int) -> int:
+def is_variable(schema: pa.Schema) -> bool:
+    """Return whether the width of a row varies."""
+    return any(_width(type_) is None for type_ in schema.types)
+
+
+def rows_of_piece(schema: pa.Schema, row_bytes: int, *, in_order: bool) -> int:
     """Return how many rows are asked for at once.
 
     Args:
         schema: Of the columns that are read.
         row_bytes: Mean bytes of a row.
+        in_order: Whether the rows come as they lie in the split.
     """
-    fixed = all(_width(type_) is not None for type_ in schema.types)
-    return max(1, (PIECE_BYTES if fixed else VARIABLE_PIECE_BYTES) // row_bytes)
+    size = IN_ORDER_PIECE_BYTES if in_order else PIECE_BYTES
+    if is_variable(schema):
+        size = VARIABLE_PIECE_BYTES
+    return max(1, size // row_bytes)
 
 
 def window_grid(
@@ -386,8 +403,8 @@ def window_grid(
     fit = max(1, WINDOW_BYTES // (row_bytes * rows))
     if small:
         return WindowGrid(min(fit, SMALL_WINDOW_BATCHES))
-    if sampler is None or not sampler.strided:
-        # In order: a window that is one piece is handed on as it was read.
+    if stream.is_in_order:
+        # A window that is one piece is handed on as it was read.
         return WindowGrid(max(1, (piece_rows or PIECE_BYTES // row_bytes) // rows))
     buffer = getattr(sampler, "buffer_size", None)
     if buffer is None or not isinstance(shard, TrainShard):
