@@ -25,7 +25,7 @@ import dataclasses
 import importlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pyarrow as pa
@@ -129,7 +129,7 @@ class Format:
     ragged: Any = "pad"
     dtype: Any = None
     decoders: Any = None
-    _plan: _LastPlan = field(
+    _plan: _LastPlan = dataclasses.field(
         default_factory=_LastPlan, init=False, repr=False, compare=False
     )
 
