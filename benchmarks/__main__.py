@@ -86,7 +86,9 @@ def measure(args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
         for workload in settings.workloads:
             results |= bench.rounds(speed_jobs(settings, workload), args.rounds)
     if "fit" in args.sections:
-        results |= bench.rounds(other_jobs(settings), args.rounds)
+        # Training and reading share the cores, which spreads them most.
+        more = 0 if args.quick else 2
+        results |= bench.rounds(other_jobs(settings), args.rounds + more)
     if "memory" in args.sections:
         epochs = 5 if args.quick else 20
         results |= bench.rounds(memory_jobs(settings, epochs), 1)

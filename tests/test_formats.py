@@ -533,6 +533,21 @@ def test_formats_pickle_small(name):
     assert len(pickle.dumps(format)) < 400
 
 
+@pytest.mark.parametrize("name", [*BY_COLUMN, "torch_row", "torch_col"])
+def test_windows_of_other_columns_are_planned_anew(name):
+    format = Format(name)
+    tables = [{"x": [1, 2]}, {"x": [0.5]}, {"y": [1, 2], "x": [3, 4]}, {"x": [5]}]
+    for table in tables:
+        found = format.convert(record_batch(table))
+        batch = format.slice(found, 0, len(table["x"]))
+        expected = Format(name).slice(
+            Format(name).convert(record_batch(table)), 0, len(table["x"])
+        )
+        assert plain(batch) == plain(expected)
+    # What it knows of the last window stays here: plans hold functions.
+    assert pickle.dumps(format) == pickle.dumps(Format(name))
+
+
 @pytest.mark.parametrize("name", [*BY_COLUMN, "torch_row", "python"])
 def test_windows_pickle(name):
     table = {"x": [1, 2, 3]}

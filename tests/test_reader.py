@@ -58,6 +58,7 @@ def test_the_size_of_windows_changes_no_row(
     expected = ids()
     monkeypatch.setattr(reader, "WINDOW_BYTES", window_bytes)
     monkeypatch.setattr(reader, "PIECE_BYTES", window_bytes)
+    monkeypatch.setattr(reader, "IN_ORDER_PIECE_BYTES", window_bytes)
     assert ids() == expected
 
 
@@ -106,3 +107,56 @@ def test_an_epoch_is_read_in_pieces_and_hardly_a_row_too_many(tmp_path, monkeypa
         assert len(asked) <= 2 * pieces + windows
         assert len(asked) < len(loader) / 8
         assert sum(asked) <= 1.3 * rows  # scans drop what lies between
+
+
+@pytest.mark.parametrize("kind", ["vector", "text", "tokens"])
+def test_blocks_of_text_and_lists_are_taken_and_not_cut_out_of_scans(
+    tmp_path, monkeypatch, kind
+):
+    rows = 30_000
+    values = {
+        "vector": pa.FixedSizeListArray.from_arrays(np.zeros(rows * 64, "f4"), 64),
+        "text": ["x" * 250] * rows,
+        "tokens": pa.array([np.zeros(32)] * rows),
+    }
+    table = pa.table({"id": np.arange(rows), "x": values[kind]})
+    lance.write_dataset(table, str(tmp_path / "t.lance"))
+    taken = []
+    read_piece = fetch.read_piece
+
+    def noting(dataset, columns, offsets):
+        taken.append(not isinstance(offsets, range))
+        return read_piece(dataset, columns, offsets)
+
+    monkeypatch.setattr(fetch, "read_piece", noting)
+    data = LanceDataModule(
+        str(tmp_path / "t.lance"), batch_size=64, sampler=BlockShuffle(16, 64 * 150)
+    )
+    loader = data.train_dataloader()
+    ids = np.concatenate([batch["id"].numpy() for batch in loader])
+    assert np.array_equal(np.sort(ids), np.arange(rows))
+    # A third of the blocks a window: a scan of all is cheaper where rows are copied.
+    assert set(taken) == {kind != "vector"}
+
+
+def test_windows_in_order_are_one_piece_each(tmp_path, monkeypatch):
+    rows, row_bytes = 40_000, 8 + 4 * 126
+    vectors = pa.FixedSizeListArray.from_arrays(np.zeros(rows * 126, "f4"), 126)
+    table = pa.table({"id": np.arange(rows), "vector": vectors})
+    lance.write_dataset(table, str(tmp_path / "t.lance"))
+    asked = []
+    read_piece = fetch.read_piece
+
+    def noting(dataset, columns, offsets):
+        asked.append(len(offsets))
+        return read_piece(dataset, columns, offsets)
+
+    monkeypatch.setattr(fetch, "read_piece", noting)
+    data = LanceDataModule(
+        str(tmp_path / "t.lance"), batch_size=64, sampler=Sequential()
+    )
+    loader = data.train_dataloader()
+    ids = np.concatenate([batch["id"].numpy() for batch in loader])
+    assert np.array_equal(ids, np.arange(rows))
+    window = fetch.IN_ORDER_PIECE_BYTES // row_bytes // 64 * 64
+    assert asked == [window, window, rows - 2 * window]

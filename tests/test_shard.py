@@ -105,6 +105,7 @@ def test_ranks_make_the_same_steps_and_none_is_empty(
         assert set(counts[:-1]) <= {batch_size}
         assert counts[-1] == shard.last_batch_rows
         assert sum(counts) == shard.num_rows_of_rank
+        assert list(map(shard.rows_of_batch, range(len(counts)))) == counts
     last = [counts[-1] for counts in of_ranks]
     assert min(last) >= 1
     assert max(last) - min(last) <= 1  # the last batch is shared out evenly
@@ -236,6 +237,8 @@ def test_evaluation_from_any_batch_is_the_tail_of_the_whole(
     positions, counts = shard.positions(first, last)
     assert positions.tolist() == [p for rows in whole[first:last] for p in rows]
     assert counts.tolist() == [len(rows) for rows in whole[first:last]]
+    sizes = [shard.rows_of_batch(number) for number in range(first, last)]
+    assert sizes == counts.tolist()
 
 
 # --- both --------------------------------------------------------------------

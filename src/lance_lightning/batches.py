@@ -33,9 +33,11 @@ def move(batch: Any, function: Callable[[Any], Any]) -> Any:
     What has a ``to`` method of its own (a `PackedSequence`, a tokenizer's
     ``BatchEncoding``) goes to ``function`` whole. All else is handed on as it is.
     """
-    if is_leaf(batch) or isinstance(batch, type):
+    if isinstance(batch, torch.Tensor):
+        return function(batch)
+    if type(batch) is not dict and (is_leaf(batch) or isinstance(batch, type)):
         return batch
-    if isinstance(batch, torch.Tensor) or callable(getattr(batch, "to", None)):
+    if callable(getattr(batch, "to", None)):
         return function(batch)
     if isinstance(batch, Mapping):
         moved = {key: move(value, function) for key, value in batch.items()}

@@ -101,7 +101,8 @@ class RowGather:
         self._pool = pool
         self._schema: pa.Schema | None = None
         self._columns: list[_Column] = []
-        self._order = np.empty(rows, dtype=np.int64)
+        self._others: set[int] = set()  # the numbers of those that are not in order
+        self._order = np.empty(rows, dtype=np.int64)  # where they have each row
         self._seen = 0
         self._in_order = True
 
@@ -116,8 +117,11 @@ class RowGather:
         if self._schema is None:
             self._schema = piece.schema
             self._columns = _columns(piece.schema, self._rows, self._pool)
+            columns = enumerate(self._columns)
+            self._others = {n for n, each in columns if not isinstance(each, _Fixed)}
         count = len(piece) if rows is None else len(rows)
-        self._order[places] = np.arange(self._seen, self._seen + count)
+        if self._others:
+            self._order[places] = np.arange(self._seen, self._seen + count)
         self._seen += count
         self._in_order = self._in_order and isinstance(places, slice)
         for column, chunked in zip(self._columns, piece.columns, strict=True):
@@ -138,11 +142,9 @@ class RowGather:
         """Return the window."""
         assert self._schema is not None
         batch = batch_of([column.finish() for column in self._columns], self._schema)
-        columns = enumerate(self._columns)
-        others = {number for number, each in columns if not isinstance(each, _Fixed)}
-        if self._in_order or not others:
+        if self._in_order or not self._others:
             return batch
-        return Unordered(batch, others, self._order)
+        return Unordered(batch, self._others, self._order)
 
 
 def part_of(places: Places, start: int, count: int) -> Places:

@@ -127,6 +127,10 @@ class TrainShard:
             counts[-1] = len(parts[-1])
         return np.concatenate(parts), counts
 
+    def rows_of_batch(self, number: int) -> int:
+        """Return the rows of one of this rank's batches."""
+        return self._batch_size if number < self._full_batches else self.last_batch_rows
+
     @property
     def _batch_size(self) -> int:
         return self.global_batch_size // self.world.size
@@ -279,6 +283,13 @@ class EvalShard:
         # As many rows are held back as steps are left: none is without a row.
         starts = np.minimum(i * self.batch_size, rows - (batches - i)) + self._rows[0]
         return np.arange(starts[0], starts[-1], dtype=np.int64), np.diff(starts)
+
+    def rows_of_batch(self, number: int) -> int:
+        """Return the rows of one of this rank's batches."""
+        done, left = number * self.batch_size, self.num_batches - number
+        rows = self.num_rows_of_rank
+        end = min(done + self.batch_size, rows - left + 1)
+        return end - min(done, rows - left)
 
     @property
     def _rows(self) -> tuple[int, int]:

@@ -97,6 +97,4 @@ def _rows(loader: LanceDataLoader, batch: Any, batch_idx: int) -> int:
     if isinstance(reader.stream.shard, BatchShard) and not reader.transforms:
         return reader.format.num_rows(batch)  # the shard knows the mean alone
     # The shorter of two training loaders begins again within the epoch.
-    number = batch_idx % len(loader)
-    _, sizes = reader.stream.shard.positions(number, number + 1)
-    return int(sizes[0])
+    return reader.stream.shard.rows_of_batch(batch_idx % len(loader))
