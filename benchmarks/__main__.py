@@ -1,6 +1,6 @@
 """Run the benchmarks: tables on standard output, `results.json` and charts beside.
 
-make bench                          everything, about 20 minutes
+make bench                          everything, 30 to 40 minutes
 make bench BENCH_ARGS=--quick       a few minutes, on fewer rows
 python -m benchmarks --help
 """
