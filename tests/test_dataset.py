@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import lance
 import numpy as np
@@ -27,6 +28,7 @@ from lance_lightning import (
     LanceSource,
     PermutationSplit,
     RandomSplit,
+    fetch,
 )
 from lance_lightning.types import OUTPUT_FORMATS
 
@@ -151,6 +153,40 @@ def test_rows_written_later_change_nothing(table):
     lance.dataset(table).delete("id < 50")
     assert len(found) == len(data.dataset()) == ROWS
     assert ids(pickle.loads(pickle.dumps(found))[:3]) == [0, 1, 2]
+
+
+def test_reads_share_their_threads_and_their_memory(table, monkeypatch):
+    made = []
+
+    class Counting(fetch.ThreadPoolExecutor):
+        def __init__(self, *args, **kwargs):
+            made.append(self)
+            super().__init__(*args, **kwargs)
+
+    monkeypatch.setattr(fetch, "ThreadPoolExecutor", Counting)
+    found = dataset(table)
+    assert ids([found[i] for i in range(50)]) == list(range(50))
+    assert len(made) == 1
+    copied = pickle.loads(pickle.dumps(found))
+    assert ids([copied[3], copied[4], found[5]]) == [3, 4, 5]
+    assert len(made) == 2
+
+
+def test_samples_that_are_kept_are_never_written_over(table):
+    found = dataset(table)
+    kept = [found[i] for i in range(60)] + found[60:]
+    assert ids(kept) == list(range(ROWS))
+    assert [sample["vector"].tolist() for sample in kept] == [
+        [i * 4.0 + place for place in range(4)] for i in range(ROWS)
+    ]
+
+
+def test_many_threads_may_read_at_once(table):
+    found = dataset(table)
+    with ThreadPoolExecutor(8) as pool:
+        samples = list(pool.map(found.__getitem__, [*range(ROWS)] * 3))
+    assert ids(samples) == list(range(ROWS)) * 3
+    assert all(s["vector"][0].item() == 4 * s["id"].item() for s in samples)
 
 
 def test_the_pickle_is_small(table):

@@ -29,6 +29,7 @@ ORDER = [
     "plan",
     "samplers",
     "lance_samplers",
+    "grid",
     "layout",
     "column",
     "fills",

@@ -23,8 +23,8 @@ from lance_lightning import (
     TransformError,
 )
 from lance_lightning.gather import BufferPool
+from lance_lightning.grid import WindowGrid
 from lance_lightning.loader import LanceDataLoader
-from lance_lightning.reader import WindowGrid
 from lance_lightning.state import EpochClock
 from lance_lightning.types import OUTPUT_FORMATS
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tracemalloc
+
 import lance
 import numpy as np
 import pyarrow as pa
@@ -9,16 +12,25 @@ import pytest
 from conftest import write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lance.sampler import FullScanSampler
+from own_samplers import LastFirst
+from torch.utils.data import BatchSampler, RandomSampler
 
 from lance_lightning import (
     BlockShuffle,
+    LanceDataLoader,
     LanceDataModule,
+    PermutationSplit,
     Sequential,
+    ShardedBatches,
+    ShardedFragments,
     Shuffle,
     fetch,
     reader,
 )
-from lance_lightning.reader import WindowGrid
+from lance_lightning.grid import Requests, WindowGrid
+from lance_lightning.lance_samplers import FragmentOrder
+from lance_lightning.workers import Workers
 
 
 @pytest.fixture
@@ -56,6 +68,54 @@ def test_windows_follow_each_other_from_any_batch(size, tail, steps, start):
         whole.append(batch)
     # A resumed epoch reads the unbroken one's windows, the first one cut short.
     assert ends == [end for end in whole if end > start]
+
+
+@settings(derandomize=True, max_examples=300)
+@given(
+    size=st.integers(1, 20),
+    tail=st.none() | st.integers(0, 60),
+    start=st.integers(0, 100),
+    stop=st.integers(0, 100),
+)
+def test_the_windows_of_an_epoch_are_worked_out_when_asked_for(size, tail, start, stop):
+    grid = WindowGrid(size, tail)
+    found = Requests(grid, 7, start, stop)
+    batch, expected = start, []
+    while batch < stop:
+        expected.append((7, batch, min(grid.end(batch), stop)))
+        batch = expected[-1][2]
+    assert list(found) == expected
+    assert len(found) == len(expected)
+    assert [found[number] for number in range(len(found))] == expected
+    assert found[:2] == expected[:2]
+    assert found.most_batches() == max((b - a for _, a, b in expected), default=0)
+    with pytest.raises(IndexError):
+        found[len(found)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_epoch_of_many_windows_takes_no_memory_before_its_first_batch(
+    tmp_path, monkeypatch, workers
+):
+    uri = write_table(tmp_path / "t.lance", 10)
+    # A row comes as often as the sampler likes: a million windows of one batch.
+    data = LanceDataModule(uri, columns=["id"], batch_size=1, num_workers=workers)
+    made = data.train_dataloader()
+    shard = dataclasses.replace(made.reader.stream.shard, num_rows=1_000_000)
+    stream = dataclasses.replace(made.reader.stream, shard=shard)
+    many = dataclasses.replace(made.reader, stream=stream, grid=WindowGrid(1))
+    tracemalloc.start()
+    loader = LanceDataLoader(many, num_workers=workers)
+    answers = []
+    monkeypatch.setattr(
+        Workers, "answers", lambda self, requests: answers.append(requests) or []
+    )
+    next(iter(loader), None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(loader) == 1_000_000
+    assert [len(each) for each in answers] == [1_000_000] * workers
+    assert peak < fetch.MALLOC_BYTES + (4 << 20)  # a list of them takes 99 MB
 
 
 @pytest.mark.parametrize("sampler", [BlockShuffle(4, 64), Shuffle(), Sequential()])
@@ -137,6 +197,97 @@ def test_blocks_of_text_and_lists_are_taken_and_not_cut_out_of_scans(
     assert np.array_equal(np.sort(ids), np.arange(rows))
     # A third of the blocks a window: a scan of all is cheaper where rows are copied.
     assert {isinstance(piece, range) for piece in asked} == {kind == "vector"}
+
+
+@pytest.fixture(scope="module")
+def shuffled(tmp_path_factory):
+    """A table of 20 fragments, and a permutation of its rows."""
+    rows = 20_000
+    vectors = pa.FixedSizeListArray.from_arrays(np.zeros(rows * 32, "f4"), 32)
+    uri = str(tmp_path_factory.mktemp("orders") / "t.lance")
+    table = pa.table({"id": np.arange(rows), "vector": vectors})
+    dataset = lance.write_dataset(table, uri, max_rows_per_file=1000)
+    ids = dataset.to_table(columns=[], with_row_id=True)["_rowid"].to_numpy()
+    order = {
+        "row_id": np.random.default_rng(0).permutation(ids),
+        "split_id": np.zeros(rows, "u8"),
+    }
+    lance.write_dataset(pa.table(order), uri + ".permutation.lance")
+    return uri
+
+
+def few_bytes_in_pieces(monkeypatch):
+    for name in ("PIECE_BYTES", "IN_ORDER_PIECE_BYTES"):
+        monkeypatch.setattr(reader, name, 1 << 17)
+    monkeypatch.setattr(reader, "WINDOW_BYTES", 1 << 20)
+
+
+def train_reader(uri, sampler, **options):
+    data = LanceDataModule(uri, sampler=sampler, batch_size=64, **options)
+    return data.train_dataloader().reader
+
+
+def short_name(sampler):
+    return repr(sampler).partition(" object at")[0][:60]
+
+
+IN_TABLE_ORDER = [
+    Sequential(),
+    ShardedBatches(),
+    ShardedFragments(),
+    FullScanSampler(),
+    list(range(0, 20_000, 2)),
+]
+ELSEWHERE = [
+    Shuffle(),
+    ShardedBatches(randomize=True),
+    ShardedFragments(randomize=True),
+    LastFirst(),
+    RandomSampler,
+    list(range(20_000))[::-1],
+    BatchSampler(list(range(20_000))[::-1], 64, drop_last=False),
+]
+
+
+@pytest.mark.parametrize("sampler", IN_TABLE_ORDER, ids=short_name)
+def test_windows_of_rows_in_the_tables_order_are_one_piece(
+    shuffled, monkeypatch, sampler
+):
+    few_bytes_in_pieces(monkeypatch)
+    assert train_reader(shuffled, sampler).grid.size == (1 << 17) // 136 // 64
+
+
+@pytest.mark.parametrize("sampler", ELSEWHERE, ids=short_name)
+def test_windows_of_rows_from_anywhere_are_as_large_as_those_of_shuffle(
+    shuffled, monkeypatch, sampler
+):
+    few_bytes_in_pieces(monkeypatch)
+    whole = train_reader(shuffled, Shuffle()).grid.size
+    assert whole == (1 << 20) // 136 // 64
+    assert train_reader(shuffled, sampler).grid.size == whole
+
+
+def test_windows_of_a_permutation_are_large_in_its_own_order_too(shuffled, monkeypatch):
+    few_bytes_in_pieces(monkeypatch)
+    splits = PermutationSplit(shuffled + ".permutation.lance", ["train"])
+    found = train_reader(shuffled, Sequential(), splits=splits)
+    assert found.grid.size == (1 << 20) // 136 // 64
+    data = LanceDataModule(
+        shuffled, splits=splits, batch_size=64, stage_splits={"val": "train"}
+    )
+    assert data.val_dataloader().reader.grid.size == (1 << 20) // 136 // 64
+
+
+def test_large_fragments_are_read_in_order_though_their_order_is_random():
+    spec, bounds = ShardedFragments(randomize=True), np.array([0, 1000, 2000])
+    for world_size in (1, 2):
+        order = FragmentOrder(spec, bounds, world_size)
+        assert not order.resolve(2000, 64, 100).reads_in_table_order
+        assert order.resolve(2000, 64, 10_000).reads_in_table_order
+    assert FragmentOrder(ShardedFragments(), bounds, 1).reads_in_table_order
+    # Every other fragment is another rank's.
+    order = FragmentOrder(ShardedFragments(), bounds, 2).resolve(2000, 64, 100)
+    assert not order.reads_in_table_order
 
 
 def test_windows_in_order_are_one_piece_each(tmp_path, asked):

@@ -9,8 +9,8 @@ from typing import Any
 import lance_lightning
 from benchmarks.speed import Task
 from lance_lightning import LanceDataModule
+from lance_lightning.grid import WindowGrid
 from lance_lightning.loader import LanceDataLoader
-from lance_lightning.reader import WindowGrid
 from lance_lightning.state import EpochClock
 
 CACHE_BYTES = 10 << 30

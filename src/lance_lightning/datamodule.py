@@ -41,6 +41,7 @@ from lance_lightning.decoders import functions_of
 from lance_lightning.drawn import DrawnOrder
 from lance_lightning.foreign_samplers import as_spec
 from lance_lightning.formats import Format
+from lance_lightning.grid import WindowGrid
 from lance_lightning.lance_samplers import FragmentOrder
 from lance_lightning.loader import LanceDataLoader, check_dataloader_kwargs
 from lance_lightning.plan import Plan
@@ -48,7 +49,6 @@ from lance_lightning.progress import FitProgress, positions_by_count
 from lance_lightning.reader import (
     Reader,
     Stream,
-    WindowGrid,
     bytes_held,
     is_variable,
     mean_row_bytes,

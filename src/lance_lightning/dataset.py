@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from lance_lightning.fetch import Threads, in_order
 from lance_lightning.gather import BufferPool
-from lance_lightning.reader import Reader, Rows
+from lance_lightning.reader import WINDOW_BYTES, Reader, Rows
 from lance_lightning.types import ConfigError
 from lance_lightning.world import was_forked
 
@@ -35,6 +35,19 @@ class LanceMapDataset(Dataset[Sample]):
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self._forget_memory()
+
+    def _forget_memory(self) -> None:
+        # Of all reads: new threads and new memory cost more than reading a row.
+        self._pool = BufferPool()
+        self._threads = Threads()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pool": None, "_threads": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget_memory()
 
     def __len__(self) -> int:
         return self._reader.stream.plan.num_rows
@@ -67,7 +80,9 @@ class LanceMapDataset(Dataset[Sample]):
         found = np.array([self._checked(index) for index in indices], np.int64)
         offsets = self._reader.stream.plan.offsets(found)
         rows = Rows(0, 0, [len(offsets)], offsets, *in_order(offsets))
-        (window,) = self._reader.read([rows], BufferPool(), Threads())
+        fits = len(offsets) * self._reader.row_bytes <= WINDOW_BYTES
+        pool = self._pool if fits else BufferPool()  # what is larger is not kept
+        (window,) = self._reader.read([rows], pool, self._threads)
         window = self._reader.convert(window)
         return self._reader.format.rows(window.data, 0, len(offsets))
 

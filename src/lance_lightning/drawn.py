@@ -74,6 +74,8 @@ class DrawnOrder:
                 "so there is nothing to train on; give it rows of the split"
             )
         self._length = len(first)
+        # Of one epoch: a sampler that shuffles does so in the first one too.
+        self.reads_in_table_order = bool((np.diff(first.indices) >= 0).all())
         self._epochs = {(split.seed, 0): first}
         self.digest = first.digest()
         self.epoch_rows = len(first.indices)

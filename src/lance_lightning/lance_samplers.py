@@ -8,7 +8,7 @@ every epoch.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +24,7 @@ Ints = NDArray[np.int64]
 
 # What a key is for; no number of `lance_lightning.order`'s own.
 _FRAGMENTS, _BATCHES = 100, 101
+_LONG_RUN_BYTES = 8 * 1024**2  # of a fragment that is read by itself
 
 
 def _check(sampler: ShardedFragments | ShardedBatches) -> None:
@@ -133,6 +134,7 @@ class FragmentOrder:
         bounds: Where in the split each fragment begins, and the end of the last,
             shape (fragments + 1,).
         world_size: The number of ranks.
+        row_bytes: Mean size of a row in the selected columns.
     """
 
     strided: ClassVar[bool] = False
@@ -141,6 +143,15 @@ class FragmentOrder:
     spec: ShardedFragments
     bounds: Ints
     world_size: int
+    row_bytes: int = 1
+
+    @property
+    def reads_in_table_order(self) -> bool:
+        """Whether the fragments follow each other, or are large."""
+        if self.world_size == 1 and not self.spec.randomize:
+            return True
+        rows = (self.bounds[-1] - self.bounds[0]) / max(1, len(self.bounds) - 1)
+        return bool(rows * self.row_bytes >= _LONG_RUN_BYTES)
 
     @property
     def epoch_rows(self) -> int:
@@ -157,8 +168,8 @@ class FragmentOrder:
     def resolve(
         self, num_rows: int, global_batch_size: int, row_bytes: int
     ) -> FragmentOrder:
-        """Return the order itself: it has no sizes."""
-        return self
+        """Return the order for rows of a mean size."""
+        return replace(self, row_bytes=row_bytes)
 
     def indices(
         self,
@@ -216,6 +227,11 @@ class BatchOrder:
     spec: ShardedBatches
     epoch_rows: int
     world_size: int
+
+    @property
+    def reads_in_table_order(self) -> bool:
+        """Whether the batches follow each other."""
+        return not self.spec.randomize
 
     def resolve(
         self, num_rows: int, global_batch_size: int, row_bytes: int

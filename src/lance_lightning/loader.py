@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,11 +13,12 @@ import torch
 from lance_lightning.batches import move
 from lance_lightning.fetch import Ahead, Threads, read_ahead
 from lance_lightning.gather import BufferPool
+from lance_lightning.grid import Request
 from lance_lightning.reader import Reader, Window
 from lance_lightning.shard import BatchShard, TrainShard
 from lance_lightning.state import STATE_VERSION, EpochClock, check_same, check_version
 from lance_lightning.types import ConfigError, StateError, check_int
-from lance_lightning.workers import Request, Workers
+from lance_lightning.workers import Workers
 
 # What torch's DataLoader takes and we hand on; the rest of it is the module's.
 PASSED_ON = (
@@ -288,9 +289,7 @@ class LanceDataLoader:
             return
         epoch, first = (0, 0) if self._clock is None else self._clock.begin()
         self._reader.stream.begin(epoch)
-        requests = [
-            (epoch, start, end) for start, end in self._reader.windows(first, last)
-        ]
+        requests = self._reader.requests(epoch, first, last)
         source = self._from_workers if self._workers else self._from_thread
         for batch in source(requests):
             if self._clock is not None:
@@ -302,7 +301,7 @@ class LanceDataLoader:
                     "epoch meanwhile, and the workers serve one iteration at a time"
                 )
 
-    def _from_thread(self, requests: list[Request]) -> Iterator[Any]:
+    def _from_thread(self, requests: Sequence[Request]) -> Iterator[Any]:
         pins = self._pins_batches
         ahead = Ahead(self._windows(requests), self._threads.pool("windows"))
         with contextlib.closing(ahead):
@@ -316,7 +315,7 @@ class LanceDataLoader:
                     yield pinned(batch) if pins else batch
                     batch = None
 
-    def _windows(self, requests: list[Request]) -> Iterator[Window]:
+    def _windows(self, requests: Sequence[Request]) -> Iterator[Window]:
         # The order of one window is worked out while the one before it is read.
         rows = read_ahead(
             lambda request: self._reader.rows(*request),
@@ -339,7 +338,7 @@ class LanceDataLoader:
         """Whether each batch is pinned, and not the window: functions make new ones."""
         return self._pins and bool(self._reader.transforms)
 
-    def _from_workers(self, requests: list[Request]) -> Iterator[Any]:
+    def _from_workers(self, requests: Sequence[Request]) -> Iterator[Any]:
         assert self._workers is not None
         for answer in self._workers.answers(requests):
             if self._reader.cuts_batches:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -26,6 +25,7 @@ from lance_lightning.fetch import (
 )
 from lance_lightning.formats import Format
 from lance_lightning.gather import BufferPool, Pool
+from lance_lightning.grid import Requests, WindowGrid
 from lance_lightning.plan import Plan
 from lance_lightning.samplers import Sampler
 from lance_lightning.shard import BatchShard, EvalShard, TrainShard
@@ -89,8 +89,15 @@ class Stream:
 
     @property
     def is_in_order(self) -> bool:
-        """Whether this replica's rows come about as they lie in the split."""
-        return self.sampler is None or not self.sampler.strided
+        """Whether this replica's rows come about as they are in the table.
+
+        Another question than how ranks share a batch: a rank's part of each batch
+        can be in one piece, and the batches anywhere. A sampler that does not say
+        is taken for one that shuffles, and a permutation has an order of its own.
+        """
+        order = self.sampler
+        follows = order is None or getattr(order, "reads_in_table_order", False)
+        return self.plan.sorted and bool(follows)
 
     def begin(self, epoch: int) -> None:
         """Settle an epoch's order where that is not a function of numbers.
@@ -100,27 +107,6 @@ class Stream:
         draw = getattr(self.sampler, "begin", None)
         if draw is not None:
             draw(self.seed, epoch)
-
-
-@dataclass(frozen=True, slots=True)
-class WindowGrid:
-    """Which batches of an epoch are read at once.
-
-    Args:
-        size: Batches a window, counted from batch 0.
-        tail: The batch from which on all that is left is one window; None where
-            the last windows are like the others.
-    """
-
-    size: int
-    tail: int | None = None
-
-    def end(self, batch: int) -> int:
-        """Return the end of the window that a batch belongs to."""
-        if self.tail is not None and batch >= self.tail:
-            return sys.maxsize
-        end = (batch // self.size + 1) * self.size
-        return end if self.tail is None else min(end, self.tail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,16 +179,16 @@ class Reader:
     variable: bool = False
     cached: CachedRows | None = None
 
-    def windows(self, start: int, num_batches: int) -> Iterator[tuple[int, int]]:
-        """Return the windows (first batch, last batch excluded) from ``start`` on.
+    def requests(self, epoch: int, start: int, stop: int) -> Requests:
+        """Return the windows of an epoch's batches ``start`` to ``stop``, excluded."""
+        return Requests(self.grid, epoch, start, stop)
 
-        Their borders lie on a grid that begins at batch 0, so that a resumed
-        epoch reads the same windows, the first one cut short.
-        """
-        while start < num_batches:
-            last = min(self.grid.end(start), num_batches)
-            yield start, last
-            start = last
+    def windows(self, start: int, num_batches: int) -> Iterator[tuple[int, int]]:
+        """Yield the windows (first batch, last batch excluded) from ``start`` on."""
+        return (
+            (first, last)
+            for _, first, last in Requests(self.grid, 0, start, num_batches)
+        )
 
     def rows(self, epoch: int, first: int, last: int) -> Rows:
         """Work out the rows of batches ``first`` to ``last``, the latter excluded."""

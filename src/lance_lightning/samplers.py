@@ -37,10 +37,18 @@ class Sampler(Protocol):
 
     @property
     def strided(self) -> bool:
-        """Whether a rank takes every world-size-th position, or a part in one piece.
+        """How ranks share a global batch.
 
-        That is, rank r the positions of a global batch that are r modulo the world
-        size, or the r-th part of it.
+        True: rank r takes its positions r, r + W, r + 2W, ... of W ranks. False: it
+        takes the r-th of W consecutive parts.
+        """
+
+    @property
+    def reads_in_table_order(self) -> bool:
+        """Whether an epoch's rows come about as they are in the table.
+
+        Then a window is one piece, handed on as it was read. Otherwise it is large,
+        so that rows which are near each other are read together.
         """
 
     def resolve(self, num_rows: int, global_batch_size: int, row_bytes: int) -> Sampler:
@@ -173,6 +181,7 @@ class BlockShuffle(Sampler):
     """
 
     strided: ClassVar[bool] = True
+    reads_in_table_order: ClassVar[bool] = False
 
     block_size: int | None = None
     buffer_size: int | None = None
@@ -243,6 +252,7 @@ class Shuffle(Sampler):
     """Any row anywhere in the epoch: a full shuffle, and the most costly to read."""
 
     strided: ClassVar[bool] = True
+    reads_in_table_order: ClassVar[bool] = False
 
     def resolve(self, num_rows: int, global_batch_size: int, row_bytes: int) -> Sampler:
         """Return the sampler itself: it has no sizes."""
@@ -271,6 +281,7 @@ class Sequential(Sampler):
 
     # A strided share would make every rank read the whole table.
     strided: ClassVar[bool] = False
+    reads_in_table_order: ClassVar[bool] = True
 
     def resolve(self, num_rows: int, global_batch_size: int, row_bytes: int) -> Sampler:
         """Return the sampler itself: it has no sizes."""

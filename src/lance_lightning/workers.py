@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lance_lightning.fetch import Threads
 from lance_lightning.gather import BufferPool, Pool
+from lance_lightning.grid import Request
 from lance_lightning.layout import ordered
 from lance_lightning.reader import Reader, Rows, Window
 from lance_lightning.transport import SharedPool, pack
@@ -20,8 +21,6 @@ from lance_lightning.types import ConfigError, TransformError
 
 SHARED_MEMORY = "/dev/shm"
 NO_OFFSETS = np.empty(0, dtype=np.int64)
-
-Request = tuple[int, int, int]  # epoch, first batch, last batch excluded
 
 
 class Workers:
@@ -48,7 +47,7 @@ class Workers:
     ) -> None:
         reader.transforms.check_picklable()
         self._reader = reader
-        windows = list(reader.windows(0, reader.stream.shard.num_batches))
+        windows = reader.requests(0, 0, reader.stream.shard.num_batches)
         self._num_workers = min(num_workers, max(1, len(windows)))
         self._options = dict(options)
         # What a sampler of others draws is drawn here alone: in another process it
@@ -57,9 +56,9 @@ class Workers:
         self._requests = _Requests(reader if draws else None)
         self._dataloader: DataLoader[Any] | None = None
         self._answers: Iterator[Any] | None = None
-        self._check_shared_memory(max(last - first for first, last in windows))
+        self._check_shared_memory(windows.most_batches())
 
-    def answers(self, requests: list[Request]) -> Iterator[Any]:
+    def answers(self, requests: Sequence[Request]) -> Iterator[Any]:
         """Yield what the workers make of each request, in order.
 
         That is a list of batches where the workers cut them, else the `Window` as it
@@ -142,7 +141,7 @@ class _Requests:
     """
 
     def __init__(self, reader: Reader | None) -> None:
-        self.pending: list[Request] = []
+        self.pending: Sequence[Request] = ()
         self._reader = reader
 
     def __iter__(self) -> Iterator[Request | Rows]:
