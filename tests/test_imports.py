@@ -15,6 +15,8 @@ PACKAGE = Path(lance_lightning.__file__).parent
 # Each file may import those above it.
 ORDER = [
     "types",
+    "sql",
+    "projection",
     "world",
     "order",
     "shard",

@@ -19,7 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.identity import Identity, hex_digest, schema_digest
-from lance_lightning.snapshot import SYSTEM_COLUMNS, explained, strip_secrets
+from lance_lightning.projection import SYSTEM_COLUMNS
+from lance_lightning.snapshot import explained, strip_secrets
 from lance_lightning.types import DataError, SourceError
 
 SCHEME = "db://"

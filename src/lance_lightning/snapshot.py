@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +13,12 @@ from typing import Any, Protocol
 
 import lance
 import lance.arrow  # it registers Lance's own extension types, bfloat16 say
-import pyarrow as pa
 
 from lance_lightning.blobs import bytes_of_blobs
 from lance_lightning.identity import Identity, identity_of
-from lance_lightning.types import ROW_ID, ConfigError, SourceError
-
-Columns = Sequence[str] | Mapping[str, str] | None
-
-# Lance's own columns, which can be asked for by name though no schema lists them.
-SYSTEM_COLUMNS = (ROW_ID, "_rowaddr", "_rowoffset")
-_LISTED = 40  # names that an error lists before it says how many more there are
+from lance_lightning.projection import Columns, asked_of_lance, check_filter, one
+from lance_lightning.sql import literal_hint
+from lance_lightning.types import LISTED, SourceError, listed
 
 
 def strip_secrets(uri: str) -> str:
@@ -84,14 +77,6 @@ def _told(remedy: str | Callable[[], str]) -> str:
         return remedy()
     except Exception as error:  # its text could show a secret, and hide the cause
         return f"what there is could not be listed either ({type(error).__name__})"
-
-
-def listed(names: Iterable[Any]) -> str:
-    """Return names for an error, so many that it stays readable."""
-    names = list(names)
-    shown = ", ".join(repr(name) for name in names[:_LISTED])
-    more = len(names) - _LISTED
-    return (shown or "none") + (f" and {more} more" if more > 0 else "")
 
 
 class Remote(Protocol):
@@ -198,18 +183,7 @@ class Snapshot:
             ConfigError: ``columns`` is neither of these.
             SourceError: There is no such column.
         """
-        if columns is None and not with_row_id:
-            return None
-        schema = self.schema
-        wanted = _expressions(schema, columns)
-        if with_row_id:
-            wanted.setdefault(ROW_ID, _quoted(ROW_ID))
-        known = {*schema.names, *SYSTEM_COLUMNS}
-        # Lance's take gives a name with a dot back as a struct, its scanner as a
-        # column of that name; as an expression it is the same in both.
-        if all(name in known and _quoted(name) == sql for name, sql in wanted.items()):
-            return list(wanted)
-        return wanted
+        return asked_of_lance(self.schema, columns, with_row_id)
 
     def projected_schema(self, columns: Columns, with_row_id: bool = False) -> Any:
         """Return the ``pyarrow.Schema`` that Lance gives for these columns.
@@ -238,26 +212,36 @@ class Snapshot:
         return bytes_of_blobs(schema) if in_lance else schema
 
     def _projected(self, wanted: list[str] | dict[str, str] | None, doing: str) -> Any:
-        remedy = f"columns there are: {listed(self.schema.names)}"
+        return self._planned(doing, columns=wanted)
+
+    def _planned(self, doing: str, **asked: Any) -> Any:
+        """Return the schema of a scan, which Lance checks in planning it."""
+        reason = ""
+
+        def remedy() -> str:
+            there = listed(self.schema.names)
+            return f"{literal_hint(reason)}columns there are: {there}"
+
         with explained(doing, self.uri, self.storage_options, remedy):
-            return self.open().scanner(columns=wanted).projected_schema
+            try:
+                return self.open().scanner(**asked).projected_schema
+            except Exception as error:
+                reason = str(error)
+                raise
 
     def check_filter(self, sql: str | None) -> None:
         """Check a SQL filter against the schema, without reading a row.
 
         Raises:
             ConfigError: It is not a string, or is blank.
-            SourceError: It is not one expression that gives a bool, or it would
-                give other rows each time.
+            SourceError: It is not one expression that gives a bool, it would keep
+                all rows or none, or it would give other rows each time.
         """
         if sql is None:
             return
-        check_filter_text(sql)
-        _check_repeatable(sql, self.schema)
+        check_filter(sql, self.schema)
         doing = f"the filter {sql!r} on {self.describe()}"
-        remedy = f"columns there are: {listed(self.schema.names)}"
-        with explained(doing, self.uri, self.storage_options, remedy):
-            _ = self.open().scanner(filter=_one(sql)).projected_schema
+        self._planned(doing, filter=one(sql))
 
 
 def _restored(
@@ -319,114 +303,6 @@ def _open_verified(snapshot: Snapshot) -> Any:
             "bring the table back, or start a new run on the one that is there"
         )
     return dataset
-
-
-def _quoted(name: str) -> str:
-    return f"`{name}`"
-
-
-def _one(sql: str) -> str:
-    """Return ``sql`` in brackets.
-
-    Lance reads the first expression of "a, b" or "a > 1; b" and drops the rest
-    silently; in brackets it is an error. A line break ends a comment.
-    """
-    return f"({sql}\n)" if "--" in sql else f"({sql})"
-
-
-def _expressions(schema: Any, columns: Columns) -> dict[str, str]:
-    """Return new name -> Lance expression for every column asked for."""
-    if columns is None:
-        columns = schema.names
-    if isinstance(columns, Mapping):
-        pairs = [(k, v) for k, v in columns.items() if v is not None]
-    elif isinstance(columns, Sequence) and not isinstance(columns, (str, bytes)):
-        pairs = [(name, name) for name in columns]
-    else:
-        raise ConfigError(
-            "columns must be a list of names, or a mapping from new name to a column "
-            f"or SQL expression, got {columns!r}; write [{columns!r}] for one column"
-        )
-    if not pairs:
-        raise ConfigError("columns is empty, so no value would be read; name some")
-    if not all(isinstance(part, str) and part for pair in pairs for part in pair):
-        raise ConfigError(f"columns must hold names and SQL as text, got {columns!r}")
-    counts = Counter(name for name, _ in pairs)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise ConfigError(f"columns must name a column once; twice: {listed(twice)}")
-    by_sql, known = isinstance(columns, Mapping), {*schema.names, *SYSTEM_COLUMNS}
-    return {
-        name: _expression(schema, known, name, asked, by_sql) for name, asked in pairs
-    }
-
-
-def _expression(
-    schema: Any, known: set[str], name: str, asked: str, by_sql: bool
-) -> str:
-    found = _quoted(asked) if asked in known else _path(schema, asked)
-    if found is None and not by_sql:
-        raise SourceError(_unknown_column(schema, asked))
-    if name in SYSTEM_COLUMNS and name != asked:
-        raise SourceError(
-            f"{name!r} is the name of Lance's own column and cannot name {asked!r}; "
-            "choose another new name"
-        )
-    if found is not None and "`" in asked:
-        raise SourceError(
-            f"the column name {asked!r} holds a backquote, which Lance cannot read; "
-            "rename the column (dataset.alter_columns)"
-        )
-    return found or _one(asked)
-
-
-def _path(fields: Any, name: str) -> str | None:
-    """Return the quoted path of a column, or of a struct's field, or None."""
-    for arrow_field in fields:
-        if arrow_field.name == name:
-            return _quoted(name)
-        prefix = f"{arrow_field.name}."
-        if pa.types.is_struct(arrow_field.type) and name.startswith(prefix):
-            below = _path(arrow_field.type, name[len(prefix) :])
-            if below is not None:
-                return f"{_quoted(arrow_field.name)}.{below}"
-    return None
-
-
-def _unknown_column(schema: Any, name: str) -> str:
-    close = difflib.get_close_matches(name, schema.names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return (
-        f"unknown column {name!r}{hint}; columns there are: {listed(schema.names)} "
-        "(a SQL expression is written as a mapping: {new name: expression})"
-    )
-
-
-# Quoted text and names, which may well hold the word random().
-_QUOTED = re.compile(r"'(?:[^']|'')*'|`[^`]*`|\"[^\"]*\"")
-_CHANGING = re.compile(
-    r"\b(?:random|rand|uuid|now|today)\s*\(|\bcurrent_(?:date|time(?:stamp)?)\b",
-    re.IGNORECASE,
-)
-
-
-def _check_repeatable(sql: str, schema: Any) -> None:
-    found = _CHANGING.search(_QUOTED.sub("''", sql))
-    if found and found.group() not in schema.names:
-        raise SourceError(
-            f"the filter {sql!r} calls {found.group()!r}, which gives another value "
-            "each time, so ranks and resumed runs would read other rows; use a column "
-            "or a constant instead"
-        )
-
-
-def check_filter_text(sql: Any) -> None:
-    """Raise a `ConfigError` unless a filter is text, or None."""
-    if sql is not None and not (isinstance(sql, str) and sql.strip()):
-        raise ConfigError(
-            f"filter must be a SQL expression such as 'label >= 0', got {sql!r}; "
-            "leave it out to read every row"
-        )
 
 
 def open_newest(uri: str, options: Mapping[str, str | None]) -> Any:
@@ -528,7 +404,7 @@ def _ranges(numbers: Sequence[int]) -> str:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    shown = [f"{a}" if a == b else f"{a}-{b}" for a, b in runs[-_LISTED:]]
+    shown = [f"{a}" if a == b else f"{a}-{b}" for a, b in runs[-LISTED:]]
     return ", ".join(shown) or "none"
 
 

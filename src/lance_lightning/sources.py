@@ -28,15 +28,14 @@ from lance_lightning.lancedb_objects import (
     served_table,
     stored_table,
 )
+from lance_lightning.projection import check_filter_text
 from lance_lightning.remote import SCHEME, RemotePlace
 from lance_lightning.snapshot import (
     Snapshot,
     absolute,
-    check_filter_text,
     checked_out,
     explained,
     from_environment,
-    listed,
     local_path,
     open_at,
     open_newest,
@@ -44,7 +43,7 @@ from lance_lightning.snapshot import (
     tagged,
     without_environment,
 )
-from lance_lightning.types import ConfigError, SourceError, check_int
+from lance_lightning.types import ConfigError, SourceError, check_int, listed
 
 
 @runtime_checkable

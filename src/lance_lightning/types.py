@@ -22,6 +22,7 @@ Stage = Literal["train", "val", "test", "predict"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 ROW_ID = "_rowid"  # Lance's own name for a row's id
+LISTED = 40  # names that an error lists before it says how many more there are
 
 
 class LanceLightningError(Exception):
@@ -76,6 +77,14 @@ def check_int(name: str, value: Any, minimum: int) -> int:
     if value < minimum:
         raise ConfigError(f"{name} must be at least {minimum}, got {value}")
     return value
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Return names for an error, as many as stay readable."""
+    names = list(names)
+    shown = ", ".join(repr(name) for name in names[:LISTED])
+    more = len(names) - LISTED
+    return (shown or "none") + (f" and {more} more" if more > 0 else "")
 
 
 def check_one_of(name: str, value: Any, options: Iterable[Any]) -> None:
