@@ -34,7 +34,7 @@ def here(tmp_path, monkeypatch):
 
 def test_every_snippet_gives_batches(here):
     snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    assert len(snippets) == 11
+    assert len(snippets) == 12
     names: dict = {}
     with serving(here / "db", KEY) as server:
         where = f'host_override="{server.url}"'
