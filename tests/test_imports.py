@@ -63,6 +63,8 @@ ORDER = [
     "specs",
     "progress",
     "resume",
+    "pins",
+    "asked",
     "callbacks",
     "datamodule",
     "input_rows",
@@ -156,7 +158,7 @@ def test_a_file_imports_only_files_above_it(source):
 
 def test_only_callbacks_and_the_data_module_import_lightning(source):
     part, tree = source
-    if part not in ("callbacks", "datamodule"):
+    if part not in ("asked", "callbacks", "datamodule"):
         assert packages(tree).isdisjoint(LIGHTNING)
 
 

@@ -31,6 +31,7 @@ from lance_lightning.arguments import (
     stage_splits_of,
     transforms_of,
 )
+from lance_lightning.asked import is_asked_for_loaders, is_asked_for_setup
 from lance_lightning.batches import move
 from lance_lightning.cache import cache_dir as find_cache_dir
 from lance_lightning.callbacks.batch_size import LogBatchSize
@@ -44,6 +45,7 @@ from lance_lightning.formats import Format
 from lance_lightning.grid import WindowGrid
 from lance_lightning.lance_samplers import FragmentOrder
 from lance_lightning.loader import LanceDataLoader, check_dataloader_kwargs
+from lance_lightning.pins import ALL, PinnedTables
 from lance_lightning.plan import Plan
 from lance_lightning.progress import FitProgress, positions_by_count
 from lance_lightning.reader import (
@@ -55,7 +57,7 @@ from lance_lightning.reader import (
     rows_of_piece,
     window_grid,
 )
-from lance_lightning.resume import adopted, repinned, saved_source
+from lance_lightning.resume import adopted
 from lance_lightning.samplers import (
     BlockShuffle,
     Sampler,
@@ -67,7 +69,7 @@ from lance_lightning.shard import BatchShard, EvalShard, TrainShard
 from lance_lightning.snapshot import Snapshot, strip_secrets
 from lance_lightning.sources import SeparateSources, Source, as_source, live_source
 from lance_lightning.specs import check_saved, from_plain, plain_dict, spec_of
-from lance_lightning.splits import AllRows, Splits, build_plans, permutation_of
+from lance_lightning.splits import AllRows, Splits, permutation_of
 from lance_lightning.state import (
     STATE_VERSION,
     check_same,
@@ -80,10 +82,9 @@ from lance_lightning.types import (
     LanceLightningError,
     StateError,
     check_int,
-    check_one_of,
 )
 from lance_lightning.world import (
-    Peers,
+    Ranks,
     World,
     was_forked,
     world_of_torch,
@@ -91,7 +92,6 @@ from lance_lightning.world import (
 )
 
 DEFAULT_BATCH_SIZE = 32  # rows per rank per step
-ALL = ""  # the key of the one source that all splits are made of
 
 # Fragments of fewer bytes in the columns that are read, so many of them, are small.
 MANY_FRAGMENTS = 100
@@ -259,10 +259,11 @@ class LanceDataModule(LightningDataModule):
             for name, decoder in functions_of(self._format.decoders):
                 check_importable(name, decoder)
             check_connection_factories(self._sources.values())
+        self._tables = PinnedTables(
+            self._sources, None if self._separate else splits, self._cache_dir
+        )
         self._stage_splits = stage_splits_of(given["stage_splits"], self.split_names)
         self._restore_hooks()
-        self._snapshots: dict[str, Snapshot] = {}
-        self._plans: dict[str, Plan] = {}
         self._loaders: dict[str, list[LanceDataLoader]] = {}
         self._open: WeakSet[LanceDataLoader] = WeakSet()
         self._progress = FitProgress()
@@ -343,9 +344,7 @@ class LanceDataModule(LightningDataModule):
     @property
     def split_names(self) -> tuple[str, ...]:
         """The names of the splits."""
-        if self._separate:
-            return tuple(self._sources)
-        return tuple(self.splits.split_names)
+        return self._tables.split_names
 
     def snapshot(self, split: str | None = None) -> Snapshot:
         """Return the pinned table of a split.
@@ -353,15 +352,11 @@ class LanceDataModule(LightningDataModule):
         Args:
             split: A split's name; only separate sources have several tables.
         """
-        self._pin()
-        return self._snapshots[self._source_of(split)]
+        return self._tables.snapshot(split)
 
     def plan(self, split: str) -> Plan:
         """Return which rows a split has; builds the splits where that is not done."""
-        check_one_of("split", split, self.split_names)
-        if split not in self._plans:
-            self._plans.update(self._built(self._source_of(split)))
-        return self._plans[split]
+        return self._tables.plan(split)
 
     def dataset(self, split: str = "train") -> LanceMapDataset:
         """Return a split as a torch ``Dataset``: one row an index, as it is stored.
@@ -383,23 +378,13 @@ class LanceDataModule(LightningDataModule):
         """Return LanceDB's own ``Permutation`` of a split, at the pinned version."""
         return permutation_of(self.plan(split), self.snapshot(split))
 
-    def _source_of(self, split: str | None) -> str:
-        if not self._separate:
-            return ALL
-        return next(iter(self._sources)) if split is None else split
-
-    def _built(self, name: str) -> dict[str, Plan]:
-        source = self._sources[name]
-        splits = self.splits
-        if self._separate:
-            splits = splits_of_source(source, AllRows(name))
-        snapshot = self.snapshot(name or None)
-        return build_plans(splits, snapshot, source.filter, self._cache_dir)
-
     # -- Lightning's hooks -----------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
         """Pin the version of every table: the same one on every rank.
+
+        All ranks come here, as they do under a trainer. What a rank has pinned before,
+        in ``prepare_data`` say, gives way to what global rank 0 has.
 
         Raises:
             SourceError: A table or version is not there.
@@ -410,31 +395,14 @@ class LanceDataModule(LightningDataModule):
         if stage == "fit":
             self._placed = False
             self._progress.begin_fit()
-        self._pin()
+        self._pin(together=self.trainer is None or is_asked_for_setup())
 
-    def _pin(self) -> None:
-        if not self._snapshots:
-            peers = self._peers()
-            proposed = peers.broadcast(self._versions_of_rank_zero(peers))
-            self._snapshots = peers.together(lambda: self._pinned(proposed))
-
-    def _versions_of_rank_zero(self, peers: Peers) -> dict[str, int] | None:
-        """Return the versions to read; None where this rank cannot say.
-
-        What went wrong on rank 0 comes up again, on every rank, in `_pinned`.
-        """
-        try:
-            return {name: pin.version for name, pin in self._pinned(None).items()}
-        except Exception:
-            return None
-
-    def _pinned(self, versions: Mapping[str, int] | None) -> dict[str, Snapshot]:
-        return {
-            name: source.resolve(
-                self._cache_dir, version=versions[name] if versions else None
-            )
-            for name, source in self._sources.items()
-        }
+    def _pin(self, *, together: bool) -> None:
+        """Pin the versions, by itself or with all ranks, which then come here too."""
+        if together:
+            self._tables.agree(self._ranks())
+        else:
+            self._tables.pin()
 
     def _follow(self, trainer: Any) -> None:
         """Fit in with a trainer that asks for loaders.
@@ -504,7 +472,9 @@ class LanceDataModule(LightningDataModule):
                 f"{', '.join(self.split_names)}; name one with "
                 f"stage_splits={{{stage!r}: ...}}"
             )
-        self._pin()
+        # Any rank may ask by itself, in a callback say, and then no other comes here.
+        together = is_asked_for_loaders()
+        self._pin(together=together)
         if self.trainer is not None:
             self._follow(self.trainer)
         if stage == "train":
@@ -513,37 +483,27 @@ class LanceDataModule(LightningDataModule):
         def work() -> list[LanceDataLoader]:
             return [self._loader(stage, at, name) for at, name in enumerate(names)]
 
-        if self.trainer is None:
-            # No collective: a single rank may ask, for the number of steps, say.
-            loaders = work()
+        if together:
+            loaders = self._ranks().run_together(work)
+            self._tables.compare_plans(self._ranks(), names)
+            self._compare_drawn(loaders)
         else:
-            loaders = self._peers().together(work)
-            self._compare_digests(names, loaders)
+            loaders = work()
         self._loaders[stage] = loaders
         self._open.update(loaders)
         self._say(stage, loaders)
         return loaders[0] if isinstance(names, OneSplit) else loaders
 
-    def _compare_digests(
-        self, names: Sequence[str], loaders: Sequence[LanceDataLoader]
-    ) -> None:
-        peers = self._peers()
-        here = {name: self._plans[name].digest for name in names}
+    def _compare_drawn(self, loaders: Sequence[LanceDataLoader]) -> None:
         samplers = [loader.reader.stream.sampler for loader in loaders]
-        drawn = [str(getattr(sampler, "digest", "")) for sampler in samplers]
-        there, theirs = peers.broadcast((here, drawn))
-        if not peers.all(here == there and drawn == theirs):
-            if here == there:
-                raise LanceLightningError(
-                    "the sampler draws other rows on some ranks, so none goes on: the "
-                    "ranks share what it draws, so it must draw the same on all of "
-                    f"them, without a rank of its own; rank 0 has the digests {theirs},"
-                    f" this rank {drawn}"
-                )
+        here = [str(getattr(sampler, "digest", "")) for sampler in samplers]
+        there = self._ranks().broadcast(lambda: here)
+        if not self._ranks().agree(here == there):
             raise LanceLightningError(
-                "the ranks have different rows in their splits, so none goes on: "
-                f"rank 0 has the digests {there}, this rank {here}; do all nodes see "
-                "the same table?"
+                "the sampler draws other rows on some ranks, so all of them stop: the "
+                "ranks share what it draws, so it must draw the same on all of "
+                f"them, without a rank of its own; rank 0 has the digests {there}, "
+                f"this rank {here}"
             )
 
     def _loader(self, stage: str, at: int, split: str) -> LanceDataLoader:
@@ -564,7 +524,7 @@ class LanceDataModule(LightningDataModule):
     ) -> Reader:
         """Return what reads a split; the stream is made for the bytes of a row."""
         snapshot = self.snapshot(split)
-        asked = self._columns[self._source_of(split)]
+        asked = self._columns[self._tables.source_of(split)]
         schema = snapshot.batch_schema(asked, self.with_row_id)
         if transforms.arrow_transform is None:
             self._format.check(schema)
@@ -673,8 +633,8 @@ class LanceDataModule(LightningDataModule):
             return world_of_torch()
         return world_of_trainer(self.trainer)
 
-    def _peers(self) -> Peers:
-        return Peers(None if self.trainer is None else self.trainer.strategy)
+    def _ranks(self) -> Ranks:
+        return Ranks(None if self.trainer is None else self.trainer.strategy)
 
     def _say(self, stage: str, loaders: Sequence[LanceDataLoader]) -> None:
         """Say once what a run reads."""
@@ -691,27 +651,21 @@ class LanceDataModule(LightningDataModule):
         if self._said or (trainer is not None and trainer.sanity_checking):
             return
         self._said = True
-        tables = "; ".join(pin.describe() for pin in self._snapshots.values())
-        sizes = ", ".join(
-            f"{name} {plan.num_rows} rows" for name, plan in self._plans.items()
-        )
         steps = ", ".join(
             f"{len(loader)} steps of {loader.batch_size} rows a rank"
             for loader in loaders
         )
-        rank_zero_info(f"Lance data: {tables}; splits: {sizes}; {stage}: {steps}")
+        rank_zero_info(f"Lance data: {self._tables.describe()}; {stage}: {steps}")
 
     # -- checkpoints -----------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds: small, plain, the same on every rank."""
-        if not self._snapshots:
+        if not self._tables.is_pinned:
             return {}
         return {
             "state_version": STATE_VERSION,
-            "sources": {
-                name: saved_source(pin) for name, pin in self._snapshots.items()
-            },
+            "sources": self._tables.saved(),
             "train": self._training_state(),
             "epoch_is_left": self._progress.epoch_is_left,
             **self._configuration(),
@@ -787,17 +741,10 @@ class LanceDataModule(LightningDataModule):
             )
 
     def _repin(self, saved: Mapping[str, Any], stage: str) -> None:
-        self._pin()
-        if set(saved) != set(self._snapshots):
-            return
-        found = {}
-        for name, source in self._sources.items():
-            found[name], note = repinned(
-                source, self._snapshots[name], saved[name], stage, self._cache_dir
-            )
-            if note is not None:
-                rank_zero_info(f"Lance data: {note}")
-        if found == self._snapshots:
+        found, notes = self._tables.of_checkpoint(saved, stage)
+        for note in notes:
+            rank_zero_info(f"Lance data: {note}")
+        if not self._tables.differ(found):
             return
         if any(self._loaders.values()) and stage == "fit":
             versions = ", ".join(str(pin.version) for pin in found.values())
@@ -807,8 +754,7 @@ class LanceDataModule(LightningDataModule):
                 "the newest version while the checkpoint was trained on another: set "
                 f"version={versions}"
             )
-        self._snapshots = found
-        self._plans.clear()
+        self._tables.repin(found)
 
     def _check_start(self, world: World, at: int | None) -> int | None:
         """Hold a loader that is to begin against the world, and a restored position.

@@ -60,8 +60,11 @@ def world_of_torch() -> World:
     return World(rank=dist.get_rank(), size=dist.get_world_size())  # noqa: TID251
 
 
-class Peers:
+class Ranks:
     """Every process of the run, tensor-parallel peers included.
+
+    Each method but ``size`` is a collective: all processes come to it, or those that
+    did wait for ever.
 
     Args:
         strategy: The trainer's strategy; None uses ``torch.distributed`` where it
@@ -71,35 +74,48 @@ class Peers:
     def __init__(self, strategy: Any = None) -> None:
         self._strategy = strategy
 
-    def broadcast(self, value: T) -> T:
-        """Return global rank 0's ``value``."""
+    @property
+    def size(self) -> int:
+        """How many processes there are."""
+        if self._strategy is not None:
+            return int(getattr(self._strategy, "world_size", 1))
+        return world_of_torch().size
+
+    @property
+    def _is_first(self) -> bool:
+        if self._strategy is not None:
+            return int(self._strategy.global_rank) == 0
+        return world_of_torch().rank == 0
+
+    def broadcast(self, propose: Callable[[], T]) -> T:
+        """Return what ``propose`` returns on global rank 0; no other rank runs it."""
         import torch.distributed as dist
 
+        value = propose() if self._is_first else None
         if self._strategy is not None:
             return cast(T, self._strategy.broadcast(value, src=0))
-        if not (dist.is_available() and dist.is_initialized()):
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        if self.size > 1:
+            box = [value]
+            dist.broadcast_object_list(box, src=0)
+            value = box[0]
+        return cast(T, value)
 
-    def all(self, decision: bool) -> bool:
+    def agree(self, decision: bool) -> bool:
         """Return whether ``decision`` is true on every process."""
         import torch.distributed as dist
 
         if self._strategy is not None:
             return bool(self._strategy.reduce_boolean_decision(decision, all=True))
-        if not (dist.is_available() and dist.is_initialized()):
+        if self.size == 1:
             return decision
-        world = dist.get_world_size()  # noqa: TID251
-        votes: list[Any] = [None] * world
+        votes: list[Any] = [None] * self.size
         dist.all_gather_object(votes, decision)
         return all(votes)
 
-    def together(self, work: Callable[[], T]) -> T:
+    def run_together(self, work: Callable[[], T]) -> T:
         """Run ``work`` everywhere, and raise everywhere when it fails somewhere.
 
-        A rank that raised alone would leave the others waiting for it.
+        A rank that raised by itself would leave the others waiting for it.
 
         Raises:
             LanceLightningError: It failed on another process.
@@ -110,13 +126,13 @@ class Peers:
             result = work()
         except Exception as raised:
             error = raised
-        fine = self.all(error is None)
+        fine = self.agree(error is None)
         if error is not None:
             raise error
         if not fine:
             raise LanceLightningError(
-                "another rank could not set up its data, so none goes on; its own "
-                "message says why"
+                "another rank failed to set up its data, so all ranks stop; see that "
+                "rank's log for the error"
             )
         return cast(T, result)
 
