@@ -22,6 +22,7 @@ ORDER = [
     "shard",
     "state",
     "cache",
+    "extension_types",
     "blobs",
     "identity",
     "snapshot",

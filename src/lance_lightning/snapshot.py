@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import lance
-import lance.arrow  # it registers Lance's own extension types, bfloat16 say
 
 from lance_lightning.blobs import bytes_of_blobs
+from lance_lightning.extension_types import register_extension_types
 from lance_lightning.identity import Identity, identity_of
 from lance_lightning.projection import Columns, asked_of_lance, check_filter, one
 from lance_lightning.sql import literal_hint
 from lance_lightning.types import LISTED, SourceError, listed
+
+register_extension_types()  # before a schema is read
 
 
 def strip_secrets(uri: str) -> str:
