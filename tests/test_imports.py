@@ -59,6 +59,7 @@ ORDER = [
     "_builder",
     "_permutation_table",
     "_split_specs",
+    "split_sizes",
     "splits",
     "arguments",
     "specs",

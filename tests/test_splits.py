@@ -9,8 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import lance
 import lancedb
 import numpy as np
@@ -19,7 +22,9 @@ import pytest
 from lancedb.permutation import Permutation, permutation_builder
 
 from lance_lightning import _builder, splits
+from lance_lightning._split_specs import builder_sizes
 from lance_lightning.sources import ArrowSource, LanceDBSource, LanceSource
+from lance_lightning.split_sizes import split_sizes
 from lance_lightning.splits import (
     AllRows,
     CalculatedSplit,
@@ -173,14 +178,18 @@ def test_sequential_splits_are_ranges_without_a_file(base, cache):
 # -- built once, the same for every process ------------------------------------
 
 
+def no_builder(*_):
+    raise AssertionError("it was built again")
+
+
 def test_plans_in_the_cache_are_not_built_again(base, cache, monkeypatch):
     spec, _, _ = CASES["random"]
     first = build_plans(spec, pinned(base), None, cache)
-    monkeypatch.setattr(sys, "executable", "/there/is/no/python")
+    monkeypatch.setattr(splits, "assign", no_builder)
     assert build_plans(spec, pinned(base), None, cache) == first
     again = pickle.loads(pickle.dumps((spec, pinned(base))))
     assert build_plans(*again, None, cache) == first
-    with pytest.raises(FileNotFoundError):  # the guard of this test: a build needs it
+    with pytest.raises(AssertionError):  # the guard of this test: a build needs it
         build_plans(dataclasses.replace(spec, seed=9), pinned(base), None, cache)
 
 
@@ -202,7 +211,7 @@ def test_copy_of_a_table_has_the_same_plans(base, cache, tmp_path, monkeypatch):
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", uri, str(copy)], check=True)
     first = build_plans(CASES["random"][0], pinned(base), None, cache)
-    monkeypatch.setattr(sys, "executable", "/there/is/no/python")
+    monkeypatch.setattr(splits, "assign", no_builder)
     snapshot = LanceSource(copy).resolve(Path())
     assert build_plans(CASES["random"][0], snapshot, None, cache) == first
 
@@ -732,6 +741,161 @@ def test_what_does_not_fit_the_table_is_refused(
     assert not list(tmp_path.glob("plans/*/meta.json"))
 
 
+# -- in this process and in a child --------------------------------------------
+
+NO_PYTHON = "/there/is/no/python"
+REQUESTS = {
+    "random": RandomSplit({"train": 0.7, "val": 0.2}, seed=3),
+    "random clumps": RandomSplit(counts={"train": 500, "val": 90}, clump_size=10),
+    "fixed": RandomSplit(fixed=7, seed=2**64 - 1),
+    "hash": HashSplit({"train": 7, "val": 3}, ["id", "name"], discard_weight=2),
+}
+
+
+@pytest.mark.parametrize("case", REQUESTS)
+def test_this_process_and_the_child_assign_the_same_rows(tmp_path, monkeypatch, case):
+    table = rows(0, 997)
+    found = {}
+    for where, limit in (("here", 10**6), ("child", 0)):
+        monkeypatch.setattr(_builder, "_IN_PROCESS", limit)
+        snapshot = ArrowSource(table).resolve(tmp_path)
+        plans = build_plans(REQUESTS[case], snapshot, None, tmp_path / where)
+        found[where] = [(p.name, p.num_rows, p.digest) for p in plans.values()]
+    assert found["here"] == found["child"]
+
+
+@pytest.mark.slow
+def test_a_million_rows_are_assigned_here_as_by_the_child(tmp_path, monkeypatch):
+    count = _builder._IN_PROCESS
+    uri = tmp_path / "t.lance"
+    table = pa.table({"id": np.arange(count), "name": np.arange(count).astype(str)})
+    lance.write_dataset(table, uri, max_rows_per_file=300_000)
+    snapshot = LanceSource(uri).resolve(tmp_path)
+    for spec in (
+        RandomSplit({"train": 0.9, "val": 0.1}),
+        RandomSplit({"train": 0.9}, clump_size=64),
+        HashSplit({"train": 9, "val": 1}, ["id", "name"]),
+    ):
+        monkeypatch.setattr(_builder, "_IN_PROCESS", count)
+        monkeypatch.setattr(sys, "executable", NO_PYTHON)
+        here = build_plans(spec, snapshot, None, tmp_path / "here")
+        monkeypatch.undo()
+        monkeypatch.setattr(_builder, "_IN_PROCESS", 0)
+        child = build_plans(spec, snapshot, None, tmp_path / "child")
+        assert [p.digest for p in here.values()] == [p.digest for p in child.values()]
+
+
+def test_few_rows_start_no_child(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", NO_PYTHON)
+    snapshot = ArrowSource(rows(0, 20)).resolve(tmp_path)
+    build_plans(RandomSplit(fixed=2), snapshot, None, tmp_path)
+    monkeypatch.setattr(_builder, "_IN_PROCESS", 19)
+    with pytest.raises(FileNotFoundError):
+        build_plans(RandomSplit(fixed=3), snapshot, None, tmp_path)
+
+
+def test_an_environment_that_limits_the_builder_changes_no_row(tmp_path, monkeypatch):
+    """What the builder cannot do here for want of memory, the child does."""
+    snapshot = ArrowSource(rows(0, 997)).resolve(tmp_path)
+    spec = REQUESTS["random"]
+    here = build_plans(spec, snapshot, None, tmp_path / "here")
+    monkeypatch.setenv("LANCEDB_PERM_BUILDER_MEMORY_LIMIT", "1000")
+    other = build_plans(spec, snapshot, None, tmp_path / "limited")
+    assert [p.digest for p in here.values()] == [p.digest for p in other.values()]
+    assert os.environ["LANCEDB_PERM_BUILDER_MEMORY_LIMIT"] == "1000"
+    monkeypatch.setattr(sys, "executable", NO_PYTHON)
+    with pytest.raises(FileNotFoundError):  # the guard of this test: it did not here
+        build_plans(spec, snapshot, None, tmp_path / "again")
+
+
+def test_threads_that_ask_at_the_same_time_get_the_same_plans(tmp_path):
+    snapshot = ArrowSource(rows(0, 997)).resolve(tmp_path)
+    specs = [RandomSplit(fixed=3, seed=seed) for seed in (0, 1, 0, 1)]
+    with ThreadPoolExecutor(len(specs)) as pool:
+        found = list(
+            pool.map(lambda spec: build_plans(spec, snapshot, None, tmp_path), specs)
+        )
+    assert found[0] == found[2] != found[1] == found[3]
+    assert len(list(tmp_path.glob("plans/*/meta.json"))) == 2
+
+
+@hypothesis.settings(
+    max_examples=60, deadline=None, suppress_health_check=list(hypothesis.HealthCheck)
+)
+@hypothesis.given(
+    count=st.integers(1, 40),
+    weights=st.lists(st.integers(1, 30), min_size=1, max_size=5),
+    rest=st.integers(0, 3),
+    kind=st.sampled_from(["ratios", "counts", "fixed"]),
+)
+def test_sequential_splits_have_the_sizes_that_lancedb_gives(
+    tmp_path_factory, count, weights, rest, kind
+):
+    names = [f"s{i}" for i in range(len(weights))]
+    total = sum(weights) + rest
+    given = {
+        "ratios": [weight / total for weight in weights],
+        "counts": [max(1, weight * count // total) for weight in weights],
+        "fixed": names,
+    }[kind]
+    if kind != "fixed":
+        given = dict(zip(names, given, strict=True))
+    spec = SequentialSplit(**{kind: given})
+    asked = builder_sizes(spec)
+    table = lancedb.connect("memory://").create_table("t", rows(0, count))
+    builder = permutation_builder(table).split_sequential(**asked)
+    try:
+        found = builder.execute().to_arrow()
+    except ValueError:  # less than a row to a split
+        with pytest.raises(ConfigError):
+            splits._check_sizes(spec, count)
+        return
+    splits._check_sizes(spec, count)
+    expected = np.bincount(found["split_id"].to_numpy(), minlength=len(weights))
+    assert split_sizes(spec, count) == expected.tolist()
+    assert found["row_id"].to_pylist() == list(range(sum(expected)))
+
+
+def test_sequential_and_calculated_splits_need_no_lancedb(tmp_path):
+    code = """
+import sys
+sys.modules["lancedb"] = None
+import pyarrow as pa
+from pathlib import Path
+from lance_lightning import ArrowSource, CalculatedSplit, SequentialSplit
+from lance_lightning.splits import build_plans
+cache = Path(sys.argv[1])
+snapshot = ArrowSource(pa.table({"id": range(100)})).resolve(cache)
+for spec in (
+    SequentialSplit({"a": 0.8, "b": 0.2}), CalculatedSplit("id % 4", ["a", "b"])
+):
+    for filter in (None, "id > 10"):
+        plans = build_plans(spec, snapshot, filter, cache)
+        print(*(plan.num_rows for plan in plans.values()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["80 20", "71 18", "25 25", "22 22"]
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint8(), pa.int64(), pa.uint64()])
+def test_a_calculation_of_any_whole_numbers_is_as_lancedb_has_it(tmp_path, kind):
+    table = lancedb.connect(tmp_path).create_table(
+        "t", pa.table({"id": range(6), "fold": pa.array([0, 1, None, 2, 3, 100], kind)})
+    )
+    for count in (1, 3, 300):
+        spec = CalculatedSplit("fold", [f"s{i}" for i in range(count)])
+        plans = build_plans(spec, pinned(table), None, tmp_path)
+        found = permutation_builder(table).split_calculated("fold").execute().to_arrow()
+        expected = ids_of_permutation(found, table, count)
+        assert list(ids_by_split(plans, pinned(table)).values()) == expected
+
+
 def test_failing_builder_gives_its_own_reason_and_no_traceback(tmp_path):
     _builder.write_blank_stand_in(tmp_path, 10)
     request = {"method": "split_hash", "columns": ["c7"], "split_weights": [1]}
@@ -742,6 +906,7 @@ def test_failing_builder_gives_its_own_reason_and_no_traceback(tmp_path):
 
 
 def test_builder_that_cannot_start_or_is_killed_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(_builder, "_IN_PROCESS", 0)
     script = tmp_path / "python"
     for body, message in (
         ("kill -9 $$", "killed by signal 9, as happens when memory runs out"),

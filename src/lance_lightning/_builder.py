@@ -1,15 +1,16 @@
-"""LanceDB's permutation builder, run in a child process on a stand-in for the table.
+"""LanceDB's permutation builder, run on a stand-in for the table.
 
 The stand-in is a small Lance dataset with a row for each row that is to be assigned,
 and the columns that the assignment needs. So the table itself may lie anywhere, with
-row ids of any kind. The process is a child because the builder takes its memory limit
-from an environment variable alone, and not a fork, since lancedb's threads do not
-survive one.
+row ids of any kind. Few rows are assigned in this process. Many are assigned in a
+child process, because the builder takes its memory limit from an environment variable
+only; it is not a fork, since lancedb's threads do not survive one.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -20,8 +21,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+_IN_PROCESS = 1_000_000  # rows: 33 MB of the builder's own limit of 100 MB
 _POLL = 0.5  # seconds between two looks at the child
 _CHUNK = 1 << 20  # rows written at a time
+_log = logging.getLogger(__name__)
 
 
 def write_stand_in(folder: Path, schema: Any, batches: Iterable[Any]) -> None:
@@ -44,13 +47,6 @@ def write_blank_stand_in(folder: Path, num_rows: int) -> None:
     columns = (pa.array(np.zeros(size, np.int8)) for size in sizes)
     batches = (pa.record_batch([column], schema=schema) for column in columns)
     write_stand_in(folder, schema, batches)
-
-
-def read_stand_in(folder: Path) -> Any:
-    """Return an iterator over the stand-in's record batches."""
-    import lance
-
-    return lance.dataset(str(_stand_in(folder))).to_batches()
 
 
 def assign(
@@ -78,6 +74,19 @@ def assign(
         "num_rows": num_rows,
         "num_splits": num_splits,
     }
+    if num_rows <= _IN_PROCESS:
+        try:
+            return _assigned(job, folder)
+        except Exception as error:
+            # An environment with a lower limit, say. The child has a higher one, and
+            # tells the reason of what fails there too.
+            _log.debug("the builder failed in this process: %s", error)
+    return _assigned_by_child(job, folder, tick)
+
+
+def _assigned_by_child(
+    job: dict[str, Any], folder: Path, tick: Callable[[], None]
+) -> Any:
     code, errors = _run_child(job, tick)
     if code < 0:
         raise RuntimeError(
@@ -88,6 +97,18 @@ def assign(
         told = failed.read_text(encoding="utf-8") if failed.exists() else ""
         raise RuntimeError(_shortened(told or errors))
     return np.load(folder / "assigned.npy")
+
+
+def assigned_of(split_ids: Any, num_splits: int) -> Any:
+    """Return the split, an unsigned int, of each row of LanceDB's split ids.
+
+    It is ``num_splits`` for rows in no split: those of null, or beyond the names.
+    """
+    values = split_ids.fill_null(0).to_numpy(zero_copy_only=False)
+    named = split_ids.is_valid().to_numpy(zero_copy_only=False) & (values < num_splits)
+    assigned = np.full(len(values), num_splits, np.min_scalar_type(num_splits))
+    assigned[named] = values[named]
+    return assigned
 
 
 def _stand_in(folder: Path) -> Path:
@@ -140,7 +161,7 @@ def _shortened(text: str) -> str:
     return " ".join(shown)[:600] or "it gave no reason"
 
 
-# -- in the child --------------------------------------------------------------
+# -- in the child, and here for few rows ---------------------------------------
 
 
 def main() -> None:
@@ -166,10 +187,7 @@ def _assigned(job: dict[str, Any], folder: Path) -> Any:
     request = dict(job["request"])
     method = getattr(permutation_builder(table), request.pop("method"))
     found = method(**request).execute().to_arrow()
-    places = found["row_id"].to_numpy()
-    splits = found["split_id"].fill_null(0).to_numpy()
     none = job["num_splits"]
-    taken = found["split_id"].is_valid().to_numpy() & (splits < none)
     assigned = np.full(job["num_rows"], none, np.min_scalar_type(none))
-    assigned[places[taken]] = splits[taken]
+    assigned[found["row_id"].to_numpy()] = assigned_of(found["split_id"], none)
     return assigned

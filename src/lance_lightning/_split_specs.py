@@ -394,15 +394,12 @@ def builder_request(splits: Any) -> dict[str, Any]:
             "split_weights": list(splits.split_weights.values()),
             "discard_weight": splits.discard_weight,  # LanceDB fails on its own None
         }
-    if isinstance(splits, CalculatedSplit):
-        return {"method": "split_calculated", "calculation": "c0"}
-    if isinstance(splits, SequentialSplit):
-        return {"method": "split_sequential", **_sizes(splits)}
     own = {"seed": splits.seed, "clump_size": splits.clump_size}
-    return {"method": "split_random", **_sizes(splits), **own}
+    return {"method": "split_random", **builder_sizes(splits), **own}
 
 
-def _sizes(splits: Any) -> dict[str, Any]:
+def builder_sizes(splits: Any) -> dict[str, Any]:
+    """Return the sizes of splits, as an argument of the builder's methods."""
     if splits.ratios:
         return {"ratios": _at_most_one(list(splits.ratios.values()))}
     if splits.counts:

@@ -1,8 +1,9 @@
 """The splits a user names, and the plans that LanceDB's permutation builder makes.
 
-LanceDB assigns random and sequential splits by a row's place alone, hashed and
-calculated ones by its values. So a stand-in that holds no more than that gives the
-same assignment as the table, and what comes back is mapped to the table's row offsets.
+LanceDB assigns random and sequential splits by a row's place alone, hashed ones by its
+values. So a stand-in that holds no more than that gives the same assignment as the
+table, and what comes back is mapped to the table's row offsets. Sequential and
+calculated splits need no builder, nor lancedb.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from lance_lightning._builder import (
     assign,
-    read_stand_in,
+    assigned_of,
     write_blank_stand_in,
     write_stand_in,
 )
@@ -48,6 +49,7 @@ from lance_lightning._split_specs import (
 from lance_lightning.cache import build_once
 from lance_lightning.plan import Plan, range_plan, save_offsets
 from lance_lightning.snapshot import Snapshot
+from lance_lightning.split_sizes import split_sizes
 from lance_lightning.types import ConfigError, SourceError
 
 __all__ = [
@@ -73,7 +75,7 @@ _SPECS = (
 )
 _OFFSET = "_rowoffset"  # Lance's own name for a row's place in the scan
 _META = "meta.json"
-_PATIENCE = 5.0  # seconds of building before a bar says so; the child needs two
+_PATIENCE = 5.0  # seconds of building before a bar says so; lancedb needs one or two
 _log = logging.getLogger(__name__)
 
 
@@ -235,21 +237,16 @@ def _offsets_of_splits(splits: Any, table: _Rows, scratch: Path) -> list[Any]:
         return [table.offsets()]
     if isinstance(splits, PermutationSplit):
         return _permuted(splits, table)
-    if isinstance(splits, HashSplit):
-        table.snapshot.projected_schema(splits.columns)
-        kept = _stand_in_of_columns(splits.columns, table, scratch)
-    elif isinstance(splits, CalculatedSplit):
-        kept = _stand_in_of_calculation(splits, table, scratch)
-    else:
+    count = len(splits.split_names)
+    if isinstance(splits, CalculatedSplit):
+        kept, assigned = _calculated(splits, table)
+    elif isinstance(splits, SequentialSplit):
         kept = table.offsets()
         _check_sizes(splits, len(kept))
-        write_blank_stand_in(scratch, len(kept))
-    if len(kept) == 0:
-        return [kept] * len(splits.split_names)
-    assigned = _assigned(splits, len(kept), scratch, table.progress)
-    return [
-        np.sort(kept[assigned == index]) for index in range(len(splits.split_names))
-    ]
+        return np.split(kept, np.cumsum(split_sizes(splits, len(kept))))[:count]
+    else:
+        kept, assigned = _built(splits, table, scratch)
+    return [np.sort(kept[assigned == index]) for index in range(count)]
 
 
 def _check_sizes(splits: Any, num_rows: int) -> None:
@@ -272,12 +269,9 @@ def _check_sizes(splits: Any, num_rows: int) -> None:
         )
 
 
-def _stand_in_of_columns(columns: Any, table: _Rows, scratch: Path) -> Any:
+def _stand_in_of_columns(columns: Sequence[str], table: _Rows, scratch: Path) -> Any:
     """Write the columns of the kept rows, and return the kept rows' offsets."""
-    if isinstance(columns, Mapping):
-        asked: Any = {**columns, _OFFSET: _OFFSET}
-    else:
-        asked = [*columns, _OFFSET]
+    asked = [*columns, _OFFSET]
     found = table.snapshot.projected_schema(asked)
     # New names, as a field of a struct keeps its dot; no metadata, which could ask
     # for another encoding. Neither is part of the hash.
@@ -295,19 +289,18 @@ def _stand_in_of_columns(columns: Any, table: _Rows, scratch: Path) -> Any:
     return np.concatenate(offsets)
 
 
-def _stand_in_of_calculation(
-    splits: CalculatedSplit, table: _Rows, scratch: Path
-) -> Any:
-    sql = splits.calculation
+def _calculated(splits: CalculatedSplit, table: _Rows) -> tuple[Any, Any]:
+    """Return the kept rows' offsets, and the split of each."""
+    sql, count = splits.calculation, len(splits.split_names)
     _check_calculation(sql, table.snapshot)
-    kept = _stand_in_of_columns({"split_id": sql}, table, scratch)
-    lowest = _lowest(scratch)
-    if lowest is not None and lowest < 0:
-        raise ConfigError(
-            f"the calculation {sql!r} gives {lowest}, so no split can take that row; "
-            "it must give 0 for the first name, 1 for the second, null for none"
-        )
-    return kept
+    offsets = [np.empty(0, np.uint64)]
+    assigned = [np.empty(0, np.uint8)]
+    for batch in table.batches({"split_id": sql, _OFFSET: _OFFSET}):
+        found = batch.column(0)
+        _check_not_negative(sql, found)
+        assigned.append(assigned_of(found, count))
+        offsets.append(batch[_OFFSET].to_numpy())
+    return np.concatenate(offsets), np.concatenate(assigned)
 
 
 def _check_calculation(sql: str, snapshot: Snapshot) -> None:
@@ -325,13 +318,30 @@ def _check_calculation(sql: str, snapshot: Snapshot) -> None:
         )
 
 
-def _lowest(scratch: Path) -> int | None:
-    """Return the smallest number in the stand-in, if there is one."""
-    found = [pc.min(batch.column(0)).as_py() for batch in read_stand_in(scratch)]
-    return min((value for value in found if value is not None), default=None)
+def _check_not_negative(sql: str, found: Any) -> None:
+    lowest = pc.min(found).as_py()
+    if lowest is not None and lowest < 0:
+        raise ConfigError(
+            f"the calculation {sql!r} gives {lowest}, so no split can take that row; "
+            "it must give 0 for the first name, 1 for the second, null for none"
+        )
 
 
 # -- LanceDB's builder ---------------------------------------------------------
+
+
+def _built(splits: Any, table: _Rows, scratch: Path) -> tuple[Any, Any]:
+    """Return the kept rows' offsets, and the split of each as LanceDB has it."""
+    if isinstance(splits, HashSplit):
+        table.snapshot.projected_schema(splits.columns)
+        kept = _stand_in_of_columns(splits.columns, table, scratch)
+    else:
+        kept = table.offsets()
+        _check_sizes(splits, len(kept))
+        write_blank_stand_in(scratch, len(kept))
+    if len(kept) == 0:
+        return kept, kept
+    return kept, _assigned(splits, len(kept), scratch, table.progress)
 
 
 def _assigned(splits: Any, num_rows: int, scratch: Path, progress: _Progress) -> Any:
