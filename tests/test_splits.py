@@ -332,6 +332,38 @@ def test_all_rows_without_a_filter_are_a_range_and_touch_no_cache(base, tmp_path
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.parametrize("index", ["BTREE", "BITMAP", "ZONEMAP"])
+@pytest.mark.parametrize("storage", ["legacy", "stable"])
+def test_filter_keeps_its_rows_whatever_index_the_storage_has(tmp_path, storage, index):
+    kinds = [None if i % 10 == 9 else f"k{i % 4}" for i in range(90)]
+    table = pa.table({"id": range(90), "kind": kinds, "other": range(90)})
+    uri = str(tmp_path / "rows.lance")
+    options = {"max_rows_per_file": 30, "data_storage_version": storage}
+    dataset = lance.write_dataset(table, uri, **options)
+    dataset.create_scalar_index("kind", index)
+    dataset.delete("id = 13")
+    lance.write_dataset(table.slice(0, 9), uri, mode="append")  # no part of the index
+    snapshot = LanceSource(uri).resolve(tmp_path)
+    rows = snapshot.open().to_table()
+    for sql in ("kind = 'k1'", "kind in ('k1', 'k2') and other > 5", "kind is null"):
+        kept = rows.filter(lance.dataset(uri).to_table(columns={"k": sql})["k"])
+        plan = build_plans(AllRows(), snapshot, sql, tmp_path)["train"]
+        found = rows.take(plan.offsets(np.arange(plan.num_rows)))
+        assert found["id"].to_pylist() == kept["id"].to_pylist()
+    if storage == "legacy" and index == "BTREE":  # columns are read along
+        split = HashSplit({"a": 1, "b": 1}, columns=["id"])
+        sql = "kind in ('k1', 'k2') and other > 5"
+        both = build_plans(split, snapshot, sql, tmp_path).values()
+        assert (
+            sum(plan.num_rows for plan in both)
+            == rows.filter(
+                snapshot.open().to_table(columns={"k": sql}, use_scalar_index=False)[
+                    "k"
+                ]
+            ).num_rows
+        )
+
+
 @pytest.mark.parametrize("stable", [False, True], ids=["row addresses", "stable ids"])
 def test_filter_keeps_its_rows_whatever_happened_to_the_fragments(tmp_path, stable):
     uri = tmp_path / "t.lance"

@@ -213,6 +213,15 @@ class Snapshot:
         in_lance = isinstance(self.open(), lance.LanceDataset)
         return bytes_of_blobs(schema) if in_lance else schema
 
+    def scan(self, columns: Columns, filter: str | None) -> Any:
+        """Return a scanner of the rows that pass a filter, in the table's order."""
+        dataset = self.open()
+        index = _without_index(dataset) if filter is not None else {}
+        wanted = self.lance_columns(columns)
+        return dataset.scanner(
+            columns=wanted, filter=filter, scan_in_order=True, **index
+        )
+
     def _projected(self, wanted: list[str] | dict[str, str] | None, doing: str) -> Any:
         return self._planned(doing, columns=wanted)
 
@@ -244,6 +253,18 @@ class Snapshot:
         check_filter(sql, self.schema)
         doing = f"the filter {sql!r} on {self.describe()}"
         self._planned(doing, filter=one(sql))
+
+
+def _without_index(dataset: Any) -> dict[str, bool]:
+    """Return the options of a filtered scan: without an index where Lance crashes.
+
+    In legacy storage a scalar index of one column, another column in the filter and
+    the row offset among the columns panic: "Take should not be used to insert row_id".
+    """
+    if not isinstance(dataset, lance.LanceDataset):
+        return {}
+    legacy = dataset.data_storage_version in ("0.1", "legacy")
+    return {"use_scalar_index": False} if legacy else {}
 
 
 def _restored(

@@ -212,11 +212,7 @@ class _Rows:
 
     def batches(self, columns: Any) -> Iterator[Any]:
         """Yield record batches of the columns, then the row offset."""
-        wanted = self.snapshot.lance_columns(columns)
-        scanner = self.snapshot.open().scanner(
-            columns=wanted, filter=self.filter, scan_in_order=True
-        )
-        for batch in scanner.to_batches():
+        for batch in self.snapshot.scan(columns, self.filter).to_batches():
             self.progress.tick(batch.num_rows)
             yield batch
 
