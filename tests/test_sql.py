@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import datetime
+import decimal
+import re
 
 import lance
 import pyarrow as pa
@@ -14,9 +17,10 @@ from lance_lightning import (
     LanceDataModule,
     LanceSource,
 )
+from lance_lightning.formats import Format
 from lance_lightning.splits import build_plans
 from lance_lightning.sql import quoted, tokens
-from lance_lightning.types import SourceError
+from lance_lightning.types import DataError, SourceError
 
 BOX = {"left": 1, "Up Right": 2, "or.der": 3}
 
@@ -289,3 +293,56 @@ def test_a_name_with_a_backquote_names_the_remedy_that_works(tmp_path):
     assert dataset.to_table().to_pylist() == [{"id": 1, "new_name": 2}]
     again = LanceSource(tmp_path / "b.lance").resolve(tmp_path)
     assert build_plans(AllRows(), again, None, tmp_path)["train"].num_rows == 1
+
+
+# -- what errors say to write ----------------------------------------------------
+
+NAMES = ["id", "Label", "Mixed Case", "order", "größe", "a-b", "1st", "x'y", 'x"y', "*"]
+NULL_FILTER = re.compile(r"filter=(.*)$", re.DOTALL)
+CAST = re.compile(r"columns=(\{.*?\.\.\.\).\})", re.DOTALL)
+
+
+def converted(snapshot, columns):
+    """Return the columns as tensors, checked first."""
+    form = Format("torch")
+    form.check(snapshot.projected_schema(columns))
+    rows = snapshot.open().to_table(columns=snapshot.lance_columns(columns))
+    return form.convert(rows.to_batches()[0])
+
+
+def test_the_sql_that_errors_show_works_for_every_name(tmp_path):
+    """Each column of nulls, and each of decimals, by itself and in a struct."""
+    nulls = pa.array([1, None, 3], pa.int64())
+    money = pa.array([decimal.Decimal("1.5")] * 3)
+    columns: dict = {f"{name} n": nulls for name in NAMES}
+    columns |= {f"{name} d": money for name in NAMES}
+    columns |= {name: nulls for name in NAMES}
+    for name in ("s n", "s d"):
+        part = nulls if name == "s n" else money
+        columns[name] = pa.StructArray.from_arrays([part] * len(NAMES), NAMES)
+    lance.write_dataset(pa.table(columns), str(tmp_path / "odd.lance"))
+    snapshot = LanceSource(tmp_path / "odd.lance").resolve(tmp_path)
+    for name in columns:
+        with pytest.raises(DataError) as caught:
+            converted(snapshot, [name])
+        if name.endswith(" d"):
+            shown = ast.literal_eval(CAST.search(str(caught.value))[1])
+            cast = {new: sql.replace("...", "double") for new, sql in shown.items()}
+            assert snapshot.projected_schema(cast).types == [pa.float64()]
+        else:
+            shown = ast.literal_eval(NULL_FILTER.search(str(caught.value))[1])
+            snapshot.check_filter(shown)
+            assert snapshot.open().to_table(filter=shown).num_rows == 2
+
+
+def test_a_fill_in_sql_is_shown_with_its_quotes(tmp_path):
+    rows = pa.table({"Two Words": pa.array([[1], None])})
+    lance.write_dataset(rows, str(tmp_path / "t.lance"))
+    with pytest.raises(DataError, match=r"'coalesce\(`Two Words`, \.\.\.\)'"):
+        Format("pandas", nulls={"fill": 0}).check(rows.schema)
+
+
+def test_a_number_that_would_wrap_shows_the_cast_with_its_quotes():
+    rows = pa.record_batch({"Two Words": pa.array([2**63], pa.uint64())})
+    with pytest.raises(DataError, match=r"'cast\(`Two Words` as \.\.\.\)'"):
+        Format("torch").convert(rows)

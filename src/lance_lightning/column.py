@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from lance_lightning.sql import sql_name
 from lance_lightning.types import ConfigError, DataError
 
 Target = Literal["torch", "numpy"]
@@ -98,12 +99,11 @@ def unsupported(name: str, arrow_type: pa.DataType, why: str) -> DataError:
     return DataError(
         f"column {name!r} has type {arrow_type}, and {why}: leave it out with "
         f"columns=[...], choose another format such as output_format='arrow', or cast "
-        f"it in SQL, columns={{{name!r}: 'cast({name} as ...)'}}"
+        f"it in SQL, columns={{{name!r}: {f'cast({sql_name(name)} as ...)'!r}}}"
     )
 
 
 def refuse_dtype(name: str, arrow_type: pa.DataType, options: Options) -> None:
-    """Raise a `ConfigError` where a dtype is asked for and the column has none."""
     """Raise a `ConfigError` where a dtype is asked for and the column has none."""
     if options.dtype is not None:
         raise ConfigError(
@@ -114,12 +114,12 @@ def refuse_dtype(name: str, arrow_type: pa.DataType, options: Options) -> None:
 
 def null_error(name: str, count: int, total: int) -> DataError:
     """Return the error of ``count`` nulls among ``total`` values."""
-    column = name.partition(".")[0]  # a policy is a whole column's
+    whole = name.partition(".")[0]  # a policy is a whole column's
     return DataError(
         f"column {name!r} has {count} nulls among the {total} values read at once, and "
-        f"the output cannot hold null: set nulls={{{column!r}: {{'fill': value}}}} or, "
-        f"for torch and numpy, nulls={{{column!r}: 'mask'}}, or leave them out with "
-        f"filter='{name} is not null'"
+        f"the output cannot hold null: set nulls={{{whole!r}: {{'fill': value}}}} or, "
+        f"for torch and numpy, nulls={{{whole!r}: 'mask'}}, or leave them out with "
+        f"filter={f'{sql_name(name)} is not null'!r}"
     )
 
 

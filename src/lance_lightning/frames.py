@@ -21,6 +21,7 @@ from lance_lightning.column import (
 )
 from lance_lightning.columns import plan_field
 from lance_lightning.fills import check_fill
+from lance_lightning.sql import sql_name
 from lance_lightning.tensors import Layout, layout_of
 from lance_lightning.types import DataError
 
@@ -145,7 +146,7 @@ def _unfilled(field: pa.Field) -> DataError:
     return DataError(
         f"nulls of column {field.name!r} ({field.type}) cannot be filled in this "
         "format: choose output_format='torch' or 'numpy', or fill them in SQL, "
-        f"columns={{{field.name!r}: 'coalesce({field.name}, ...)'}}"
+        f"columns={{{field.name!r}: {f'coalesce({sql_name(field.name)}, ...)'!r}}}"
     )
 
 

@@ -91,6 +91,11 @@ def quoted(*path: str) -> str:
     return ".".join(f"`{part.replace('`', '``')}`" for part in path)
 
 
+def sql_name(name: str) -> str:
+    """Return a column as errors name it, a field of a struct with dots, in SQL."""
+    return quoted(*name.split("."))
+
+
 # -- the columns of a table ----------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from lance_lightning.column import (
     null_error,
 )
 from lance_lightning.fills import arrow_value, check_fill
+from lance_lightning.sql import sql_name
 from lance_lightning.types import ConfigError, DataError
 
 _IMAGE_TENSOR = "lance.arrow.fixed_shape_image_tensor"  # Lance's own of a shape
@@ -324,6 +325,7 @@ def cast(name: str, values: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 
 def _check_range(name: str, values: np.ndarray, dtype: np.dtype[Any]) -> None:
     limits = np.iinfo(dtype)
+    as_text = f"cast({sql_name(name)} as ...)"
     if not len(values):
         return
     for found in (int(values.max()), int(values.min())):
@@ -332,7 +334,7 @@ def _check_range(name: str, values: np.ndarray, dtype: np.dtype[Any]) -> None:
                 f"column {name!r} holds {found}, outside {dtype.name} "
                 f"({limits.min} to {limits.max}), and would wrap around: choose "
                 "output_format='numpy' or 'arrow', which keep the column's own type, "
-                f"or cast it in SQL, columns={{{name!r}: 'cast({name} as ...)'}}"
+                f"or cast it in SQL, columns={{{name!r}: {as_text!r}}}"
             )
 
 
