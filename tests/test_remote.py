@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from lance_lightning import (
 )
 from lance_lightning import remote as remotes
 from lance_lightning import snapshot as snapshots
+from lance_lightning.frozen import replace
 from lance_lightning.types import ConfigError, DataError, SourceError
 
 KEY = "planted-key-0123456789"
@@ -125,7 +125,7 @@ def test_a_permutation_table_names_rows_by_the_servers_row_ids(source, local):
     splits = PermutationSplit(made, ["train"])
     found = ids(in_order(source, splits=splits))
     assert found == ids(in_order(local, splits=splits))
-    older = dataclasses.replace(source, version=1)
+    older = replace(source, version=1)
     with pytest.raises(SourceError, match=r"was built on version=2.*version=2"):
         ids(in_order(older, splits=splits))
 

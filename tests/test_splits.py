@@ -1,6 +1,5 @@
 """Splits are LanceDB's own, disjoint, built once, and the same for every process."""
 
-import dataclasses
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from lancedb.permutation import Permutation, permutation_builder
 
 from lance_lightning import _builder, splits
 from lance_lightning._split_specs import builder_sizes
+from lance_lightning.frozen import replace
 from lance_lightning.sources import ArrowSource, LanceDBSource, LanceSource
 from lance_lightning.split_sizes import split_sizes
 from lance_lightning.splits import (
@@ -190,7 +190,7 @@ def test_plans_in_the_cache_are_not_built_again(base, cache, monkeypatch):
     again = pickle.loads(pickle.dumps((spec, pinned(base))))
     assert build_plans(*again, None, cache) == first
     with pytest.raises(AssertionError):  # the guard of this test: a build needs it
-        build_plans(dataclasses.replace(spec, seed=9), pinned(base), None, cache)
+        build_plans(replace(spec, seed=9), pinned(base), None, cache)
 
 
 def test_pickled_plans_are_small_and_scratch_is_gone(base, cache):

@@ -37,6 +37,7 @@ from torch.utils.data import (
 )
 from worlds import epochs_of_ranks, rank_of
 
+import lance_lightning
 from lance_lightning import (
     ConfigError,
     LanceDataModule,
@@ -481,3 +482,43 @@ def test_a_batch_that_the_sampler_made_is_logged_with_its_own_size(table, tmp_pa
     data = LanceDataModule(table, sampler=sizes, stage_splits={"val": "train"})
     quiet_trainer(tmp_path, max_epochs=1).fit(model, datamodule=data)
     assert model.mean == pytest.approx((1 + 99 * 99 + 2 * 2) / 102)
+
+
+# -- what counts as a spec ------------------------------------------------------------
+
+
+class Named:
+    """A sampler of a user's, with attributes that our own samplers have too."""
+
+    state = "fresh"
+    strided = buffer_size = begin = None
+    split_names = ("train",)
+
+    def __iter__(self):
+        return iter(range(ROWS - 1, -1, -1))
+
+    def __len__(self):
+        return ROWS
+
+    def resolve(self):
+        return self
+
+    def describe(self):
+        return "mine"
+
+
+@pytest.mark.parametrize("given", [Named(), lambda dataset: Named()])
+def test_a_sampler_is_not_taken_for_ours_by_the_name_of_an_attribute(table, given):
+    data = LanceDataModule(table, sampler=given)
+    found = [row for batch in data.train_dataloader() for row in batch["id"].tolist()]
+    assert found == list(range(ROWS - 1, -1, -1))
+
+
+def test_splits_and_sources_are_not_known_by_the_name_of_an_attribute(table):
+    with pytest.raises(ConfigError, match=r"splits must be one of .*CalculatedSplit"):
+        LanceDataModule(table, splits=Named())
+    with pytest.raises(ConfigError, match=r"source must be .*got Named"):
+        LanceDataModule(Named())
+    for cls in (lance_lightning.Shuffle, lance_lightning.ShardedBatches):
+        with pytest.raises(ConfigError, match="sampler must be one of"):
+            LanceDataModule(table, sampler=cls)

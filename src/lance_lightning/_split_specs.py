@@ -7,32 +7,34 @@ import math
 import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, field
 from numbers import Real
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lance_lightning._permutation_table import arrow_of, rows_of
+from lance_lightning.frozen import spec
 from lance_lightning.snapshot import strip_secrets
 from lance_lightning.types import ConfigError, check_int
 
 
-# LightningCLI finds the specs as subclasses of this whose methods are annotated as
-# here; with slots each would be there twice, as dataclass() makes a second class.
-class Splits(Protocol):
+class Splits:
     """Which rows of a table belong to which split."""
 
-    @property
-    def split_names(self) -> Sequence[str]:
-        """The names of the splits, a tuple, in the builder's order."""
+    if TYPE_CHECKING:  # a field of the same name would take it for its default
+
+        @property
+        def split_names(self) -> Sequence[str]:
+            """The names of the splits, a tuple, in the builder's order."""
 
     def key(self) -> dict[str, Any]:
         """Return plain Python that says everything that the rows depend on."""
+        raise NotImplementedError
 
 
 # -- specs ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@spec("splits")
 class AllRows(Splits):
     """One split that holds every row.
 
@@ -55,7 +57,7 @@ class AllRows(Splits):
         return {"splits": "AllRows", "name": self.name}
 
 
-@dataclass(frozen=True)
+@spec("splits")
 class RandomSplit(Splits):
     """Rows assigned at random, by their place in the table.
 
@@ -102,7 +104,7 @@ class RandomSplit(Splits):
         return {"splits": "RandomSplit", **_sizes_key(self), **own}
 
 
-@dataclass(frozen=True)
+@spec("splits")
 class SequentialSplit(Splits):
     """The first rows to the first split, the next to the second, and so on.
 
@@ -137,7 +139,7 @@ class SequentialSplit(Splits):
         return {"splits": "SequentialSplit", **_sizes_key(self)}
 
 
-@dataclass(frozen=True)
+@spec("splits")
 class HashSplit(Splits):
     """Rows assigned by a hash of columns, so that equal values stay together.
 
@@ -182,8 +184,8 @@ class HashSplit(Splits):
         }
 
 
-@dataclass(frozen=True, slots=True)
-class CalculatedSplit:  # no subclass of Splits: split_names is a field here
+@spec("splits")
+class CalculatedSplit(Splits):
     """Rows assigned by a SQL expression, such as a column that says where they belong.
 
     Args:
@@ -216,8 +218,8 @@ class CalculatedSplit:  # no subclass of Splits: split_names is a field here
         }
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class PermutationSplit:  # as CalculatedSplit
+@spec("splits", repr=False)
+class PermutationSplit(Splits):
     """The splits, and the order of rows, of a LanceDB permutation table.
 
     It is read when this is constructed. The rows are read in its order, where other

@@ -2,21 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from lance.sampler import Sampler as LanceSampler
+from torch.utils.data import Sampler as TorchSampler
+
+from lance_lightning.samplers import ElasticSampler, SplitSampler
 from lance_lightning.sources import (
     LanceDBSource,
     PermutationSource,
+    SeparateSources,
     Source,
     TableSource,
 )
-from lance_lightning.splits import AllRows, PermutationSplit
+from lance_lightning.splits import AllRows, PermutationSplit, Splits
 from lance_lightning.transforms import Transforms, check_importable
 from lance_lightning.types import STAGES, ConfigError, check_int, check_one_of
 
 DEFAULT_FORMAT = "torch"
 FUNCTIONS = ("arrow_transform", "transform", "sample_transform", "collate_fn")
+
+Function = Callable[[Any], Any]
+Decoder = Literal["image"] | Function | None
+
+if TYPE_CHECKING:
+    # What a module takes of a Python program: more than can be written down.
+    AnySource = Any
+    AnySplits = Splits | Mapping[str, float | int | None] | str
+    AnySampler = Any
+    Functions = Function | Mapping[str, Function] | None
+    Decoders = Literal["image"] | Mapping[str, Decoder] | Function | None
+else:
+    # What LightningCLI makes of a command line and of YAML. It takes the first that
+    # fits, and the last where it writes a config.
+
+    class ByStage(TypedDict, total=False):
+        """A function for each stage."""
+
+        train: Function
+        val: Function
+        test: Function
+        predict: Function
+
+    AnySource = Source | SeparateSources | str
+    AnySplits = Splits | Mapping[str, float | int | None] | str
+    AnySampler = (
+        ElasticSampler
+        | SplitSampler
+        | TorchSampler
+        | LanceSampler
+        | Callable[[Any], TorchSampler]
+        | Sequence[int]
+        | str
+    )
+    Functions = ByStage | Function | None
+    Decoders = Literal["image"] | Mapping[str, Decoder] | Function | None
 
 
 class OneSplit(list[str]):

@@ -18,6 +18,11 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.parsing import AttributeDict
 
 from lance_lightning.arguments import (
+    AnySampler,
+    AnySource,
+    AnySplits,
+    Decoders,
+    Functions,
     OneSplit,
     batch_sizes_of,
     check_connection_factories,
@@ -169,10 +174,10 @@ class LanceDataModule(LightningDataModule):
 
     def __init__(
         self,
-        source: Source | str | Any,
+        source: AnySource,
         *,
-        splits: Splits = AllRows("train"),  # noqa: B008  (frozen)
-        sampler: Sampler | SplitSampler | Any = BlockShuffle(),  # noqa: B008  (frozen)
+        splits: AnySplits = AllRows(name="train"),  # noqa: B008  (frozen)
+        sampler: AnySampler = BlockShuffle(),  # noqa: B008  (frozen)
         columns: Sequence[str] | Mapping[str, str] | None = None,
         output_format: str | None = None,
         batch_size: int | None = None,
@@ -185,14 +190,14 @@ class LanceDataModule(LightningDataModule):
         cache_dir: str | os.PathLike[str] | None = None,
         cache_bytes: int | None = None,
         stage_splits: Mapping[str, str | Sequence[str]] | None = None,
-        nulls: Any = "error",
-        ragged: Any = "pad",
-        decoders: Any = None,
-        dtype: str | None = None,
-        arrow_transform: Any = None,
-        transform: Any = None,
-        sample_transform: Any = None,
-        collate_fn: Any = None,
+        nulls: str | Mapping[str, Any] = "error",
+        ragged: str | Mapping[str, Any] = "pad",
+        decoders: Decoders = None,
+        dtype: str | Mapping[str, str] | None = None,
+        arrow_transform: Functions = None,
+        transform: Functions = None,
+        sample_transform: Functions = None,
+        collate_fn: Functions = None,
         dataloader_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -216,12 +221,12 @@ class LanceDataModule(LightningDataModule):
             self._sources: dict[str, Source] = dict(given["source"].sources)
         else:
             self._sources = {ALL: as_source(given["source"])}
-        splits = spec_of("splits", given["splits"], "split_names")
+        splits = spec_of("splits", given["splits"], Splits)
         if not self._separate:
             splits = splits_of_source(self._sources[ALL], splits)
         self.splits = splits
         self.sampler: Sampler | SplitSampler = spec_of(
-            "sampler", as_spec(given["sampler"]), "state"
+            "sampler", as_spec(given["sampler"]), Sampler, SplitSampler
         )
         self.columns = columns_of(given["columns"])
         self._columns = {

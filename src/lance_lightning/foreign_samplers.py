@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,10 @@ from torch.utils.data import DistributedSampler, SequentialSampler
 from torch.utils.data import Sampler as TorchSampler
 
 from lance_lightning.drawn import Drawn, DrawnOrder
+from lance_lightning.frozen import spec
 from lance_lightning.order import key
 from lance_lightning.plan import Plan
-from lance_lightning.samplers import Sampler, Sequential, TrainingSplit
+from lance_lightning.samplers import Sampler, Sequential, SplitSampler, TrainingSplit
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.transforms import seeded_generators
 from lance_lightning.types import ConfigError
@@ -61,15 +61,14 @@ def as_spec(value: Any) -> Any:
         return OfLance(value)
     if isinstance(value, TorchSampler):
         return OfTorch(value)
-    ours = str(getattr(value, "__module__", "")).startswith("lance_lightning.")
-    if ours or hasattr(value, "state") or isinstance(value, str | Mapping):
+    if isinstance(value, Sampler | SplitSampler | str | Mapping):
         return value
     if isinstance(value, Iterable) or callable(value):
         return OfTorch(value)
     return value
 
 
-@dataclass(frozen=True, slots=True)
+@spec("sampler")
 class OfTorch:
     """A sampler of torch's, or a function that makes one of the split.
 
@@ -119,7 +118,7 @@ class OfTorch:
         return {"sampler": _name(self.given)}
 
 
-@dataclass(frozen=True, slots=True)
+@spec("sampler")
 class OfLance:
     """A user's own ``lance.sampler.Sampler``.
 

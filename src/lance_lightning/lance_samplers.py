@@ -8,12 +8,13 @@ every epoch.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lance_lightning.frozen import spec, values_of
 from lance_lightning.order import key, keyed
 from lance_lightning.plan import Plan
 from lance_lightning.samplers import SplitSampler, TrainingSplit
@@ -35,7 +36,7 @@ def _check(sampler: ShardedFragments | ShardedBatches) -> None:
         raise ConfigError(f"{name}: seed must be an integer, got {seed!r}")
 
 
-@dataclass(frozen=True)
+@spec("sampler")
 class ShardedFragments(SplitSampler):
     """Rank r reads the fragments r, r + world size, ... whole and in order.
 
@@ -85,10 +86,10 @@ class ShardedFragments(SplitSampler):
 
     def state(self) -> dict[str, Any]:
         """Return the sampler in plain Python, for a checkpoint."""
-        return {"sampler": type(self).__name__, **asdict(self)}
+        return {"sampler": type(self).__name__, **values_of(self)}
 
 
-@dataclass(frozen=True)
+@spec("sampler")
 class ShardedBatches(SplitSampler):
     """Batches of neighbouring rows; rank r reads every world-size-th of them.
 
@@ -119,7 +120,7 @@ class ShardedBatches(SplitSampler):
 
     def state(self) -> dict[str, Any]:
         """Return the sampler in plain Python, for a checkpoint."""
-        return {"sampler": type(self).__name__, **asdict(self)}
+        return {"sampler": type(self).__name__, **values_of(self)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lance_lightning.frozen import replace, values_of
 from lance_lightning.identity import Identity
 from lance_lightning.samplers import Sampler
 from lance_lightning.snapshot import Snapshot, strip_secrets
@@ -129,12 +129,8 @@ def adopted(
     if (
         saved["global_batch_size"] != global_batch_size
         or sizes["sampler"] != type(sampler).__name__
-        or not is_dataclass(sampler)
     ):
         return sampler
-    left_open = [
-        each.name for each in fields(sampler) if getattr(sampler, each.name) is None
-    ]
-    return replace(
-        sampler, **{name: sizes[name] for name in left_open if name in sizes}
-    )
+    left_open = [name for name, size in values_of(sampler).items() if size is None]
+    there = {name: sizes[name] for name in left_open if name in sizes}
+    return replace(sampler, **there) if there else sampler

@@ -7,12 +7,13 @@ are elastic: the order knows nothing of ranks or workers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lance_lightning.frozen import replace, spec, values_of
 from lance_lightning.order import block_shuffle, shuffle
 from lance_lightning.plan import Plan
 from lance_lightning.shard import BatchShard, TrainShard
@@ -30,8 +31,7 @@ _MAX_BLOCK = 256
 _STREAMS = 8  # fewer leave neighbouring batches alike on a sorted table
 
 
-# LightningCLI finds the specs as subclasses of this whose methods are annotated as
-# here; with slots each would be there twice, as dataclass() makes a second class.
+@runtime_checkable
 class Sampler(Protocol):
     """The order in which training visits the rows of a split."""
 
@@ -87,6 +87,13 @@ class Sampler(Protocol):
 
     def state(self) -> dict[str, Any]:
         """Return the sampler in plain Python, for a checkpoint."""
+
+
+class ElasticSampler(Sampler):
+    """A sampler whose order knows nothing of ranks and workers.
+
+    A class and no protocol, so that LightningCLI can tell what is one.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +164,11 @@ def training_shard(
 
 
 def _state(sampler: BlockShuffle | Shuffle | Sequential) -> dict[str, Any]:
-    return {"sampler": type(sampler).__name__, **asdict(sampler)}
+    return {"sampler": type(sampler).__name__, **values_of(sampler)}
 
 
-@dataclass(frozen=True)
-class BlockShuffle(Sampler):
+@spec("sampler")
+class BlockShuffle(ElasticSampler):
     """Shuffle blocks of neighbouring rows, and rows within buffers of many blocks.
 
     Reads cost far less than with `Shuffle`, since neighbours are read together, and
@@ -247,8 +254,8 @@ def _default_block(global_batch_size: int, row_bytes: int) -> int:
     return block
 
 
-@dataclass(frozen=True)
-class Shuffle(Sampler):
+@spec("sampler")
+class Shuffle(ElasticSampler):
     """Any row anywhere in the epoch: a full shuffle, and the most costly to read."""
 
     strided: ClassVar[bool] = True
@@ -275,8 +282,8 @@ class Shuffle(Sampler):
         return _state(self)
 
 
-@dataclass(frozen=True)
-class Sequential(Sampler):
+@spec("sampler")
+class Sequential(ElasticSampler):
     """The order of the plan, every epoch: the least costly to read."""
 
     # A strided share would make every rank read the whole table.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import lance
 import pyarrow as pa
 
 from lance_lightning.cache import build_once
+from lance_lightning.frozen import fields_of, refuse_unknown, replace, spec, values_of
 from lance_lightning.identity import (
     Identity,
     content_digest,
@@ -46,16 +47,18 @@ from lance_lightning.snapshot import (
 from lance_lightning.types import ConfigError, SourceError, check_int, listed
 
 
-@runtime_checkable
-class Source(Protocol):
+class Source:
     """A table to read from, as the user names it."""
 
-    @property
-    def filter(self) -> str | None:
-        """The SQL filter that rows must pass, if any."""
+    if TYPE_CHECKING:  # a field of the same name would take it for its default
+
+        @property
+        def filter(self) -> str | None:
+            """The SQL filter that rows must pass, if any."""
 
     def describe(self) -> str:
         """Return what the user named, without secrets."""
+        raise NotImplementedError
 
     def resolve(self, cache_dir: Path, version: int | None = None) -> Snapshot:
         """Pin the table.
@@ -65,10 +68,11 @@ class Source(Protocol):
             version: Wins over what the source names: a checkpoint's version, or
                 that of rank 0.
         """
+        raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class _Pinned:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class _Pinned(Source):
     """What the sources that lie in storage share."""
 
     version: int | None = None
@@ -95,7 +99,7 @@ class _Pinned:
 
     def __repr__(self) -> str:
         shown = []
-        for item in sorted(fields(self), key=lambda item: bool(item.kw_only)):
+        for item in sorted(fields_of(self), key=lambda item: bool(item.kw_only)):
             value = getattr(self, item.name)
             if item.name == "storage_options" and value:
                 value = dict.fromkeys(value, "***")
@@ -107,7 +111,7 @@ class _Pinned:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As in a snapshot's pickle: a secret of the environment stays there.
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values = values_of(self)
         if self.storage_options:
             values["storage_options"] = without_environment(self.storage_options)
         return _restored, (type(self), values)
@@ -138,7 +142,7 @@ def _restored(kind: type[_Pinned], values: dict[str, Any]) -> _Pinned:
     return source
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@spec("source", repr=False)
 class LanceSource(_Pinned):
     """A Lance dataset.
 
@@ -180,7 +184,7 @@ class LanceSource(_Pinned):
         return self._pin(absolute(self.uri), version)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@spec("source", repr=False)
 class LanceDBSource(_Pinned):
     """A table of a LanceDB database: in a folder, an object store or LanceDB Cloud.
 
@@ -326,8 +330,8 @@ def _namespace(value: Any) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ArrowSource:
+@spec("source", eq=False, repr=False)
+class ArrowSource(Source):
     """A table in memory, which is written to the cache once, under its content.
 
     Args:
@@ -407,12 +411,16 @@ def _arrow_table(value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True, slots=True, init=False, repr=False)
+@spec("source", repr=False)
 class SeparateSources:
     """A source for each split: ``SeparateSources(train="a.lance", val="b.lance")``.
 
     Args:
-        sources: A source or a URI for each split name; None leaves a split out.
+        train: A source or a URI; None is no such split, here and below.
+        val: The validation rows.
+        test: The test rows.
+        predict: The rows to predict on.
+        sources: A source or a URI for each split of another name.
 
     Raises:
         ConfigError: No source is given, or a value is not one.
@@ -420,8 +428,24 @@ class SeparateSources:
 
     sources: dict[str, Source]
 
-    def __init__(self, **sources: Any) -> None:
-        given = {name: value for name, value in sources.items() if value is not None}
+    def __init__(
+        self,
+        *,
+        train: Source | str | Any = None,
+        val: Source | str | Any = None,
+        test: Source | str | Any = None,
+        predict: Source | str | Any = None,
+        **sources: Any,
+    ) -> None:
+        named = {"train": train, "val": val, "test": test, "predict": predict}
+        others = {*_arguments(LanceSource), *_arguments(LanceDBSource)}
+        wrong = [name for name in sources if name in others]
+        refuse_unknown("SeparateSources", "source", wrong, list(named))
+        given = {
+            name: value
+            for name, value in {**named, **sources}.items()
+            if value is not None
+        }
         if not given:
             raise ConfigError(
                 "SeparateSources needs a source for each split, such as "
@@ -452,6 +476,10 @@ class SeparateSources:
         return self.sources[split]
 
 
+def _arguments(cls: type[Source]) -> list[str]:
+    return [each.name for each in fields_of(cls)]
+
+
 def _separate(name: str, value: Any) -> Source:
     if isinstance(value, SeparateSources):
         raise ConfigError(
@@ -464,8 +492,8 @@ def _separate(name: str, value: Any) -> Source:
 # -- LanceDB's live objects ----------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class TableSource:
+@spec("source")
+class TableSource(Source):
     """A live LanceDB table: the version that its handle is at.
 
     Not a version that was asked for: a checkpoint's takes its place.
@@ -496,8 +524,8 @@ class TableSource:
         return self.source.resolve(cache_dir, version or self.version_of_handle)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PermutationSource:
+@spec("source", eq=False)
+class PermutationSource(Source):
     """A live LanceDB permutation: a table, which of its rows, and their order.
 
     Args:

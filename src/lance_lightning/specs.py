@@ -16,6 +16,7 @@ from lance_lightning import lance_samplers, samplers, snapshot, sources, splits
 from lance_lightning.types import ConfigError
 
 TARGET = "_target_"
+HYDRAS_OWN = ("_convert_", "_recursive_")  # keys for instantiate, beside a _target_
 UNSAVED = "_unsaved_"  # the mark of what a checkpoint cannot hold: {UNSAVED: what}
 
 SPECS: dict[str, type[Any]] = {
@@ -40,20 +41,19 @@ SPECS: dict[str, type[Any]] = {
 }
 
 
-def spec_of(name: str, value: Any, method: str) -> Any:
-    """Return a spec that has what its kind must have.
+def spec_of(name: str, value: Any, *kinds: type[Any]) -> Any:
+    """Return a spec that is of one of the kinds that an argument takes.
 
     Raises:
-        ConfigError: It is of another kind: a string, say, or a dict without a
+        ConfigError: It is none of them: a string, say, or a dict without a
             ``_target_``.
     """
-    if hasattr(value, method) and not isinstance(value, type):
+    if isinstance(value, kinds) and not isinstance(value, type):
         return value
-    listed = ", ".join(kind for kind in SPECS if hasattr(SPECS[kind], method))
-    example = next(kind for kind in SPECS if hasattr(SPECS[kind], method))
+    names = [each for each, spec in SPECS.items() if set(kinds) & set(spec.__mro__)]
     raise ConfigError(
-        f"{name} must be one of {listed}, such as {name}={example}(...), or a mapping "
-        f"with a _target_, got {value!r}"
+        f"{name} must be one of {', '.join(names)}, such as {name}={names[0]}(...), or "
+        f"a mapping with a _target_, got {value!r}"
     )
 
 
@@ -179,9 +179,11 @@ def from_plain(value: Any, name: str) -> Any:
             f"{name} has the target {target!r}, which is not one of lance_lightning's "
             f"own: {listed}; give the object itself"
         )
+    for key in HYDRAS_OWN:
+        items.pop(key, None)
     try:
         return spec(**items)
-    except TypeError as error:
+    except (TypeError, ConfigError) as error:
         raise ConfigError(f"{name}: {error}") from error
 
 
