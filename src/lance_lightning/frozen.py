@@ -93,13 +93,16 @@ def refuse_unknown(
     unknown = [key for key in given if key not in taken]
     if not unknown:
         return
-    takes = f"takes {', '.join(taken)} and" if taken else "takes no argument,"
+    what = "unexpected keyword arguments"
+    if len(unknown) == 1:
+        what = "an unexpected keyword argument"
+    takes = ", ".join(taken) or "none"
     removed = " ".join(f"~data.{argument}.{key}" for key in unknown)
     raise ConfigError(
-        f"{name} {takes} not {', '.join(map(repr, unknown))}. Configs are merged, so "
-        f"a key written for one class of {argument} is still there when another is "
-        f"chosen: remove it ({removed} on Hydra's command line), or choose the class "
-        "that it belongs to"
+        f"{name} got {what} {', '.join(map(repr, unknown))}; it takes {takes}. Configs "
+        f"are merged, so a key written for one class of {argument} is still there when "
+        f"another is chosen: remove it ({removed} on Hydra's command line), or choose "
+        "the class that it belongs to"
     )
 
 
