@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lance_lightning._permutation_table import arrow_of, rows_of
 from lance_lightning.frozen import spec
 from lance_lightning.snapshot import strip_secrets
-from lance_lightning.types import ConfigError, check_int
+from lance_lightning.types import TOO_LARGE, ConfigError, check_int
 
 
 class Splits:
@@ -89,9 +89,10 @@ class RandomSplit(Splits):
     def __post_init__(self) -> None:
         _set_sizes(self)
         if self.clump_size is not None:
-            check_int("clump_size", self.clump_size, 1)
-        if check_int("seed", self.seed, 0) >= 2**64:
-            raise ConfigError(f"seed must be below 2**64, got {self.seed}")
+            clump_size = check_int("clump_size", self.clump_size, 1)
+            object.__setattr__(self, "clump_size", clump_size)
+        seed = check_int("seed", self.seed, 0, 2**64)
+        object.__setattr__(self, "seed", seed)
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -161,11 +162,12 @@ class HashSplit(Splits):
     discard_weight: int = 0
 
     def __post_init__(self) -> None:
-        weights = _shares("split_weights", self.split_weights, _check_count)
+        weights = _shares("split_weights", self.split_weights, _check_weight)
         object.__setattr__(self, "split_weights", weights)
         object.__setattr__(self, "columns", _names_of("columns", self.columns))
-        check_int("discard_weight", self.discard_weight, 0)
-        total = sum(weights.values()) + self.discard_weight
+        discarded = check_int("discard_weight", self.discard_weight, 0)
+        object.__setattr__(self, "discard_weight", discarded)
+        total = sum(weights.values()) + discarded
         if total >= 2**63:
             raise ConfigError(f"split_weights must sum to less than 2**63, got {total}")
 
@@ -265,6 +267,7 @@ class PermutationSplit(Splits):
         }
 
 
+_TOO_MANY_SPLITS = 2**16  # of equal size
 _SIZES = ("ratios", "counts", "fixed")
 
 
@@ -292,7 +295,7 @@ def _names_of(parameter: str, names: Any) -> tuple[str, ...]:
 
 
 def _shares(
-    parameter: str, shares: Any, check: Callable[[str, Any], None]
+    parameter: str, shares: Any, check: Callable[[str, Any], Any]
 ) -> dict[str, Any]:
     """Return the shares without those of None, in their order."""
     if not isinstance(shares, Mapping):
@@ -304,22 +307,27 @@ def _shares(
     if not kept:
         raise ConfigError(f"{parameter} leaves no split, got {dict(shares)!r}")
     _check_names(parameter, list(kept))
-    for name, share in kept.items():
-        check(f"{parameter} of {name!r}", share)
-    return kept
+    return {
+        name: check(f"{parameter} of {name!r}", share) for name, share in kept.items()
+    }
 
 
-def _check_count(name: str, value: Any) -> None:
+def _check_count(name: str, value: Any, below: int = TOO_LARGE) -> int:
     if value == 0 and not isinstance(value, bool):
         raise ConfigError(f"{name} must be at least 1, got 0; null removes the split")
-    check_int(name, value, 1)
+    return check_int(name, value, 1, below)
 
 
-def _check_number(name: str, value: Any) -> None:
+def _check_weight(name: str, value: Any) -> int:
+    return _check_count(name, value, 2**64)  # it is their sum that is bounded
+
+
+def _check_number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ConfigError(
             f"{name} must be a number, got {value!r} ({type(value).__name__})"
         )
+    return float(value)
 
 
 def _check_ratios(ratios: Mapping[str, Any]) -> None:
@@ -352,12 +360,12 @@ def _set_sizes(splits: Any) -> None:
     value = getattr(splits, given[0])
     if given == ["ratios"]:
         value = _shares("ratios", value, _check_number)
-        value = {name: float(share) for name, share in value.items()}
         _check_ratios(value)
     elif given == ["counts"]:
         value = _shares("counts", value, _check_count)
-    elif isinstance(value, (int, float)):
-        value = tuple(f"split_{i}" for i in range(check_int("fixed", value, 1)))
+    elif isinstance(value, Real):
+        count = check_int("fixed", value, 1, _TOO_MANY_SPLITS)
+        value = tuple(f"split_{i}" for i in range(count))
     else:
         value = _names_of("fixed", value)
     object.__setattr__(splits, given[0], value)

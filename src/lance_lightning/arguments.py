@@ -180,36 +180,24 @@ def dataloader_kwargs_of(value: Any) -> Mapping[str, Any]:
     return value
 
 
-def flag(name: str, value: Any) -> bool:
-    """Return a bool, and refuse anything else: the text 'false' is true."""
-    if not isinstance(value, bool):
-        raise ConfigError(f"{name} must be true or false, got {value!r}")
-    return value
-
-
-def integer(name: str, value: Any) -> int:
-    """Return an integer of any sign."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{name} must be an integer, got {value!r}")
-    return value
-
-
-def batch_sizes_of(given: Mapping[str, Any]) -> None:
-    """Check the three batch sizes.
+def batch_sizes_of(given: Mapping[str, Any]) -> dict[str, int | None]:
+    """Return the three batch sizes, by name.
 
     Raises:
         ConfigError: One is not a positive integer, or both ``batch_size`` and
             ``global_batch_size`` are given.
     """
-    for name in ("batch_size", "global_batch_size", "eval_batch_size"):
-        if given[name] is not None:
-            check_int(name, given[name], 1)
-    if given["batch_size"] is not None and given["global_batch_size"] is not None:
+    sizes = {
+        name: None if given[name] is None else check_int(name, given[name], 1)
+        for name in ("batch_size", "global_batch_size", "eval_batch_size")
+    }
+    if sizes["batch_size"] is not None and sizes["global_batch_size"] is not None:
         raise ConfigError(
             "batch_size is rows per rank and global_batch_size rows over all ranks: "
-            f"give one of them, got batch_size={given['batch_size']} and "
-            f"global_batch_size={given['global_batch_size']}"
+            f"give one of them, got batch_size={sizes['batch_size']} and "
+            f"global_batch_size={sizes['global_batch_size']}"
         )
+    return sizes
 
 
 def transforms_of(given: Mapping[str, Any], stage: str) -> Transforms:

@@ -29,8 +29,6 @@ from lance_lightning.arguments import (
     columns_of,
     columns_of_source,
     dataloader_kwargs_of,
-    flag,
-    integer,
     output_format_of,
     splits_of_source,
     stage_splits_of,
@@ -86,7 +84,9 @@ from lance_lightning.types import (
     ConfigError,
     LanceLightningError,
     StateError,
+    check_bool,
     check_int,
+    check_seed,
 )
 from lance_lightning.world import (
     Ranks,
@@ -244,14 +244,14 @@ class LanceDataModule(LightningDataModule):
             dtype=given["dtype"],
         )
         self._take_batch_sizes(given)
-        self.drop_last = flag("drop_last", given["drop_last"])
+        self.drop_last = check_bool("drop_last", given["drop_last"])
         self.num_workers = check_int("num_workers", given["num_workers"], 0)
-        self.seed = integer("seed", given["seed"])
-        self.with_row_id = flag("with_row_id", given["with_row_id"])
+        self.seed = check_seed("seed", given["seed"])
+        self.with_row_id = check_bool("with_row_id", given["with_row_id"])
         self._cache_dir = find_cache_dir(given["cache_dir"])
         self.cache_bytes: int | None = given["cache_bytes"]
         if self.cache_bytes is not None:
-            check_int("cache_bytes", self.cache_bytes, 1)
+            self.cache_bytes = check_int("cache_bytes", self.cache_bytes, 1)
         self._kwargs = check_dataloader_kwargs(
             dataloader_kwargs_of(given["dataloader_kwargs"])
         )
@@ -278,12 +278,12 @@ class LanceDataModule(LightningDataModule):
         self._said = False
 
     def _take_batch_sizes(self, given: Mapping[str, Any]) -> None:
-        batch_sizes_of(given)
-        self._batch_size: int | None = given["batch_size"]
-        self._global_batch_size: int | None = given["global_batch_size"]
+        sizes = batch_sizes_of(given)
+        self._batch_size = sizes["batch_size"]
+        self._global_batch_size = sizes["global_batch_size"]
         if self._batch_size is None and self._global_batch_size is None:
             self._batch_size = DEFAULT_BATCH_SIZE
-        self.eval_batch_size: int | None = given["eval_batch_size"]
+        self.eval_batch_size = sizes["eval_batch_size"]
 
     def _plain(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return hyperparameters that load with ``weights_only=True``."""
@@ -342,7 +342,7 @@ class LanceDataModule(LightningDataModule):
         self._batch_size = check_int("batch_size", value, 1)
         self._global_batch_size = None
         # A checkpoint is to hold what is trained with.
-        self.hparams["batch_size"] = value
+        self.hparams["batch_size"] = self._batch_size
         if "global_batch_size" in self.hparams:
             self.hparams["global_batch_size"] = None
 

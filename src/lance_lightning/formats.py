@@ -422,7 +422,7 @@ def parse_ragged(policy: Any) -> tuple[str, Padding]:
             f"{', '.join(map(repr, RAGGED_POLICIES))} or {{'pad': value, 'multiple': "
             f"1}}, or a mapping from column to one of them, got {policy!r}"
         )
-    multiple = check_int("ragged: multiple", policy.get("multiple", 1), 1)
+    multiple = check_int("ragged: multiple", policy.get("multiple", 1), 1, 2**31)
     return "pad", Padding(policy["pad"], multiple)
 
 

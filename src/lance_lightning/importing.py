@@ -62,7 +62,7 @@ def import_table(
         DataError: A value is not of its column's type.
         SourceError: The source is not there, or cannot be read.
     """
-    check_int("rows_per_file", rows_per_file, 1)
+    rows_per_file = check_int("rows_per_file", rows_per_file, 1)
     path = _free(target)
     found = open_input(Path(source).expanduser(), kind)
     work = path.with_name(f".{path.name}.importing")

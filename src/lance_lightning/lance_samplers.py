@@ -19,7 +19,7 @@ from lance_lightning.order import key, keyed
 from lance_lightning.plan import Plan
 from lance_lightning.samplers import SplitSampler, TrainingSplit
 from lance_lightning.snapshot import Snapshot
-from lance_lightning.types import ConfigError
+from lance_lightning.types import ConfigError, check_bool, check_seed
 
 Ints = NDArray[np.int64]
 
@@ -29,11 +29,10 @@ _LONG_RUN_BYTES = 8 * 1024**2  # of a fragment that is read by itself
 
 
 def _check(sampler: ShardedFragments | ShardedBatches) -> None:
-    name, randomize, seed = type(sampler).__name__, sampler.randomize, sampler.seed
-    if not isinstance(randomize, bool):
-        raise ConfigError(f"{name}: randomize must be true or false, got {randomize!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise ConfigError(f"{name}: seed must be an integer, got {seed!r}")
+    name = type(sampler).__name__
+    randomize = check_bool(f"{name}: randomize", sampler.randomize)
+    object.__setattr__(sampler, "randomize", randomize)
+    object.__setattr__(sampler, "seed", check_seed(f"{name}: seed", sampler.seed))
 
 
 @spec("sampler")

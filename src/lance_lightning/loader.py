@@ -154,7 +154,7 @@ class LanceDataLoader:
         check_start: Callable[[], int | None] | None = None,
     ) -> None:
         self._reader = reader
-        check_int("num_workers", num_workers, 0)
+        num_workers = check_int("num_workers", num_workers, 0)
         self._kwargs = check_dataloader_kwargs(dataloader_kwargs or {})
         self._clock = clock
         self._check_start = check_start

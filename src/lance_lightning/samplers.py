@@ -17,7 +17,7 @@ from lance_lightning.frozen import replace, spec, values_of
 from lance_lightning.order import block_shuffle, shuffle
 from lance_lightning.plan import Plan
 from lance_lightning.shard import BatchShard, TrainShard
-from lance_lightning.types import ConfigError, StateError, check_int
+from lance_lightning.types import TOO_LARGE, ConfigError, StateError, check_int
 from lance_lightning.world import World
 
 if TYPE_CHECKING:  # it loads Lance; orders are numbers alone
@@ -194,10 +194,10 @@ class BlockShuffle(ElasticSampler):
     buffer_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.block_size is not None:
-            check_int("block_size", self.block_size, 1)
-        if self.buffer_size is not None:
-            check_int("buffer_size", self.buffer_size, 1)
+        for name in ("block_size", "buffer_size"):
+            size = getattr(self, name)
+            if size is not None:
+                object.__setattr__(self, name, check_int(name, size, 1))
 
     def resolve(self, num_rows: int, global_batch_size: int, row_bytes: int) -> Sampler:
         """Return the sampler with both sizes; see `Sampler.resolve`."""
@@ -205,7 +205,14 @@ class BlockShuffle(ElasticSampler):
         block = self.block_size or _default_block(global_batch_size, row_bytes)
         unit = block * global_batch_size
         buffer = self.buffer_size or _STREAMS * unit
-        return replace(self, block_size=block, buffer_size=-(-buffer // unit) * unit)
+        buffer = -(-buffer // unit) * unit
+        if buffer >= TOO_LARGE:
+            raise ConfigError(
+                f"{self} would need a buffer of {buffer} rows, as it holds whole "
+                f"blocks of {block} rows for each of the {global_batch_size} rows of a "
+                f"global batch, and 2**63 rows are too many: choose smaller sizes"
+            )
+        return replace(self, block_size=block, buffer_size=buffer)
 
     def indices(
         self,

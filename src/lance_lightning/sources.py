@@ -83,7 +83,8 @@ class _Pinned(Source):
 
     def __post_init__(self) -> None:
         if self.version is not None:
-            check_int("version", self.version, 1)
+            version = check_int("version", self.version, 1)
+            object.__setattr__(self, "version", version)
         for name in ("tag", "branch"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and value):
@@ -118,7 +119,7 @@ class _Pinned(Source):
 
     def _pin(self, uri: str, version: int | None) -> Snapshot:
         if version is not None:
-            check_int("version", version, 1)
+            version = check_int("version", version, 1)
         options = dict(self.storage_options or {})
         newest = open_newest(uri, options)
         branch = None if self.branch == "main" else self.branch

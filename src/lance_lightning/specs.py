@@ -67,10 +67,10 @@ def to_plain(value: Any) -> Any:
     value = _without_omegaconf(value)
     if isinstance(value, sources.TableSource):
         value = value.source
-    if value is None or isinstance(value, bool):
-        return value
     if isinstance(value, np.generic):
         value = value.item()
+    if value is None or isinstance(value, bool):
+        return value
     if isinstance(value, int | float | str):
         return _plain_scalar(value)
     if isinstance(value, os.PathLike):

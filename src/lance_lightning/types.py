@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 OutputFormat = Literal[
     "arrow",
@@ -22,6 +25,7 @@ Stage = Literal["train", "val", "test", "predict"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 ROW_ID = "_rowid"  # Lance's own name for a row's id
+TOO_LARGE = 2**63  # rows are counted in 64 bits, as Arrow and torch count them
 LISTED = 40  # names that an error lists before it says how many more there are
 
 
@@ -62,21 +66,47 @@ class TransformError(LanceLightningError, RuntimeError):
     """A user's function raised; the message names stage, batch and row ids."""
 
 
-def check_int(name: str, value: Any, minimum: int) -> int:
-    """Return ``value`` when it is an integer of at least ``minimum``.
+def check_int(name: str, value: Any, minimum: int, below: int = TOO_LARGE) -> int:
+    """Return ``value`` as Python's own integer, within its bounds.
 
-    Hydra hands on whatever was typed, so a type is checked here as well.
+    Hydra hands on whatever was typed, so a type is checked here as well. numpy's
+    integers are taken, as torch takes them.
 
     Raises:
-        ConfigError: It is of another type (a bool too) or too small.
+        ConfigError: It is of another type (a bool too), too small or too large.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or isinstance(value, np.timedelta64):
         raise ConfigError(
             f"{name} must be an integer, got {value!r} ({type(value).__name__})"
         )
     if value < minimum:
         raise ConfigError(f"{name} must be at least {minimum}, got {value}")
-    return value
+    if value >= below:
+        power = below.bit_length() - 1
+        shown = f"2**{power}" if below == 1 << power else str(below)
+        raise ConfigError(f"{name} must be below {shown}, got {value}")
+    return int(value)
+
+
+def check_seed(name: str, value: Any) -> int:
+    """Return a seed: 64 bits are used, so that more would be those of another seed.
+
+    Raises:
+        ConfigError: It is no integer, or has more bits.
+    """
+    return check_int(name, value, -(2**63), 2**64)
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """Return Python's own bool, and refuse anything else: the text 'false' is true.
+
+    Raises:
+        ConfigError: It is no bool.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ConfigError(f"{name} must be true or false, got {value!r}")
+    return bool(value)
 
 
 def listed(names: Iterable[Any]) -> str:

@@ -30,8 +30,8 @@ class World:
     size: int = 1
 
     def __post_init__(self) -> None:
-        check_int("rank", self.rank, 0)
-        check_int("world size", self.size, 1)
+        object.__setattr__(self, "rank", check_int("rank", self.rank, 0))
+        object.__setattr__(self, "size", check_int("world size", self.size, 1))
         if self.rank >= self.size:
             raise ConfigError(
                 f"rank must be below the world size, "
