@@ -415,7 +415,9 @@ class LanceDataModule(LightningDataModule):
         Not in `setup`: the batch-size finder takes all callbacks away after it.
         """
         if not any(isinstance(found, LogBatchSize) for found in trainer.callbacks):
-            trainer.callbacks.append(LogBatchSize())
+            # Before the user's, which may log too, and in another list: one of them
+            # may be asking for loaders right now.
+            trainer.callbacks = [LogBatchSize(), *trainer.callbacks]
         model = trainer.lightning_module
         theirs = is_overridden("transfer_batch_to_device", model)
         self._restore_hook("transfer_batch_to_device", not theirs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -23,7 +23,7 @@ class LogBatchSize(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Set the size of a training batch."""
-        _set_batch_size(trainer, trainer.train_dataloader, batch, batch_idx)
+        _set_batch_size(trainer, batch, batch_idx)
 
     def on_validation_batch_start(
         self,
@@ -34,8 +34,7 @@ class LogBatchSize(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Set the size of a validation batch."""
-        loader = _one_of(trainer.val_dataloaders, dataloader_idx)
-        _set_batch_size(trainer, loader, batch, batch_idx)
+        _set_batch_size(trainer, batch, batch_idx, dataloader_idx)
 
     def on_test_batch_start(
         self,
@@ -46,40 +45,53 @@ class LogBatchSize(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Set the size of a test batch."""
-        loader = _one_of(trainer.test_dataloaders, dataloader_idx)
-        _set_batch_size(trainer, loader, batch, batch_idx)
+        _set_batch_size(trainer, batch, batch_idx, dataloader_idx)
 
 
-def _one_of(loaders: Any, dataloader_idx: int) -> Any:
-    """Return the evaluation loader of that number."""
-    return loaders[dataloader_idx] if isinstance(loaders, list | tuple) else loaders
-
-
-def _set_batch_size(trainer: Trainer, loaders: Any, batch: Any, batch_idx: int) -> None:
+def _set_batch_size(
+    trainer: Trainer, batch: Any, batch_idx: int, dataloader_idx: int = 0
+) -> None:
     """Fill in what Lightning's result collection would otherwise guess.
 
     ``Trainer._results`` is private: Lightning has no public way to give the size
-    other than in every call of ``self.log``.
+    other than in every call of ``self.log``. So are the combined loader of a loop and
+    its mode, without which a dict of loaders cannot be told from a dict of columns.
     """
-    loader, batch = _first(loaders, batch)
-    results = trainer._results
-    # Other loaders are left to Lightning, a batch of None is still to be fetched.
-    if batch is None or results is None or not isinstance(loader, LanceDataLoader):
+    results, loop = trainer._results, trainer._active_loop
+    combined = None if loop is None else loop._combined_loader
+    # A batch of None is still to be fetched.
+    if batch is None or results is None or combined is None:
         return
-    results.batch_size = _rows(loader, batch, batch_idx)
+    if combined._mode == "sequential":  # of evaluation; training has no such mode
+        loader = combined.flattened[dataloader_idx]
+    else:
+        loader, batch = _first(combined.iterables, batch)
+    if isinstance(loader, LanceDataLoader):  # others are left to Lightning
+        results.batch_size = _rows(loader, batch, batch_idx)
 
 
 def _first(loaders: Any, batch: Any) -> tuple[Any, Any]:
-    """Return the first of several loaders and its part of the batch.
+    """Return the first of several loaders that gave a batch, and that batch.
 
-    Training takes from several at once, and Lightning weighs with the first.
+    Where batches come from several at once, Lightning weighs with the first. An
+    exhausted loader gives None.
     """
-    if isinstance(loaders, list | tuple) and isinstance(batch, list | tuple):
-        return _first(loaders[0], batch[0])
-    if isinstance(loaders, Mapping) and isinstance(batch, Mapping):
-        name = next(iter(loaders))
-        return _first(loaders[name], batch[name])
-    return loaders, batch
+    given = (pair for pair in _pairs(loaders, batch) if pair[1] is not None)
+    return next(given, (None, None))
+
+
+def _pairs(loaders: Any, batch: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each loader of a collection with its part of the batch."""
+    if isinstance(loaders, Mapping):
+        if isinstance(batch, Mapping) and set(loaders) == set(batch):
+            for name in loaders:
+                yield from _pairs(loaders[name], batch[name])
+    elif isinstance(loaders, list | tuple):
+        if isinstance(batch, list | tuple) and len(loaders) == len(batch):
+            for loader, part in zip(loaders, batch, strict=True):
+                yield from _pairs(loader, part)
+    else:
+        yield loaders, batch
 
 
 def _rows(loader: LanceDataLoader, batch: Any, batch_idx: int) -> int:
