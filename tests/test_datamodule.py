@@ -11,13 +11,13 @@ import pytest
 import torch
 from conftest import Recorder, flat, make_table, quiet_trainer, write_table
 from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from lance_lightning import (
     AllRows,
     ArrowSource,
     CalculatedSplit,
+    ConfigError,
     LanceDataModule,
     LanceSource,
     RandomSplit,
@@ -164,14 +164,51 @@ def test_fit_without_a_val_split_skips_validation(table, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
-def test_a_stage_without_a_split_is_lightnings_own_error(table, tmp_path, stage):
-    splits = AllRows("test" if stage == "predict" else "predict")
+@pytest.mark.parametrize("taken_away", [False, True])
+def test_a_stage_without_a_split_names_the_splits_there_are(
+    table, tmp_path, stage, taken_away
+):
+    name = {"fit": "train", "validate": "val"}.get(stage, stage)
+    left = "test" if stage == "predict" else "predict"
+    splits = AllRows(left)
+    if taken_away:  # as Hydra does it
+        splits = SequentialSplit({name: None, left: 1.0})
     data = LanceDataModule(table, splits=splits)
-    hook = {"fit": "train", "validate": "val"}.get(stage, stage) + "_dataloader"
     run = getattr(quiet_trainer(tmp_path), stage)
     model = TrainOnly() if stage == "fit" else Recorder()
-    with pytest.raises(MisconfigurationException, match=hook):
+    with pytest.raises(ConfigError) as raised:
         run(model, datamodule=data)
+    assert f"no split serves the stage {name!r}" in str(raised.value)
+    assert f"splits there are: {left};" in str(raised.value)
+    assert f"stage_splits={{{name!r}: {left!r}}}" in str(raised.value)
+    again = LanceDataModule(table, splits=splits, stage_splits={name: left})
+    if stage != "fit":
+        run(model, datamodule=again)
+        assert sorted(flat(model.seen[name])) == list(range(103))
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [(["train"], "train"), (["train", "val"], "val"), (["val", "test"], "test")],
+)
+def test_a_stage_without_a_split_is_shown_one_that_is_held_out(table, names, named):
+    counts = dict.fromkeys(names, 103 // len(names))
+    data = LanceDataModule(table, splits=SequentialSplit(counts=counts))
+    with pytest.raises(ConfigError, match=f"stage_splits={{'predict': '{named}'}}"):
+        data.predict_dataloader()
+
+
+def test_several_training_loaders_are_told_in_the_log(table, caplog):
+    data = LanceDataModule(
+        table, splits=SPLITS, stage_splits={"train": ["train", "val"], "val": ["test"]}
+    )
+    with caplog.at_level("INFO"):
+        data.val_dataloader()
+        assert "is a list" not in caplog.text
+        data.train_dataloader()
+    assert "training_step gets a list of 2 batches, one per split: train, val" in (
+        caplog.text
+    )
 
 
 def test_a_stage_can_be_served_by_another_split(table, tmp_path):
@@ -206,7 +243,7 @@ def test_a_stage_can_have_several_loaders(table, tmp_path):
 
 def test_an_empty_list_takes_a_stage_its_loader(table, tmp_path):
     data = LanceDataModule(table, splits=SPLITS, stage_splits={"test": []})
-    with pytest.raises(MisconfigurationException, match="test_dataloader"):
+    with pytest.raises(ConfigError, match="no split serves the stage 'test'"):
         quiet_trainer(tmp_path).test(Recorder(), datamodule=data)
 
 
@@ -394,7 +431,7 @@ def test_a_copy_reads_the_same_rows(table, tmp_path, copied):
         assert epochs(each) == expected
         assert each.hparams == data.hparams
         # What has no split still has no loader: fit skips it.
-        with pytest.raises(MisconfigurationException, match="val_dataloader"):
+        with pytest.raises(ConfigError, match="no split serves the stage 'val'"):
             each.val_dataloader()
 
 

@@ -67,6 +67,7 @@ ORDER = [
     "progress",
     "resume",
     "pins",
+    "reports",
     "asked",
     "callbacks",
     "datamodule",
@@ -161,7 +162,7 @@ def test_a_file_imports_only_files_above_it(source):
 
 def test_only_callbacks_and_the_data_module_import_lightning(source):
     part, tree = source
-    if part not in ("asked", "callbacks", "datamodule"):
+    if part not in ("asked", "reports", "callbacks", "datamodule"):
         assert packages(tree).isdisjoint(LIGHTNING)
 
 

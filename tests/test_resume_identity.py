@@ -153,7 +153,7 @@ def test_fit_stops_where_the_rows_are_gone(runs, loss):
     assert f"in the checkpoint: {runs.uri}, version 1" in message
     assert f"configured: {runs.uri}, version" in message
     assert "dataset.tags.create(name, version)" in message
-    assert "load the weights alone" in message
+    assert "model = Model.load_from_checkpoint(path), and call fit without" in message
 
 
 def test_a_tag_keeps_the_rows_of_a_checkpoint(runs):

@@ -239,3 +239,14 @@ def stage_splits_of(given: Any, names: tuple[str, ...]) -> dict[str, list[str]]:
             f"{', '.join(STAGES)}; name one with stage_splits={{'train': {first!r}}}"
         )
     return chosen
+
+
+def no_split_message(stage: str, names: tuple[str, ...]) -> str:
+    """Return what to say of a stage that no split serves."""
+    # Rows that were not trained on, where there are some.
+    held_out = [name for name in ("test", "val", *reversed(names)) if name in names]
+    return (
+        f"no split serves the stage {stage!r}, so there is no loader for it; splits "
+        f"there are: {', '.join(names)}; name the one to read, such as "
+        f"stage_splits={{{stage!r}: {held_out[0]!r}}}"
+    )

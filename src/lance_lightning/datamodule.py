@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from functools import partial
+from functools import partial, wraps
 from types import FrameType, MethodType
 from typing import Any
 from weakref import WeakSet
@@ -29,6 +29,7 @@ from lance_lightning.arguments import (
     columns_of,
     columns_of_source,
     dataloader_kwargs_of,
+    no_split_message,
     output_format_of,
     splits_of_source,
     stage_splits_of,
@@ -46,7 +47,6 @@ from lance_lightning.drawn import DrawnOrder
 from lance_lightning.foreign_samplers import as_spec
 from lance_lightning.formats import Format
 from lance_lightning.grid import WindowGrid
-from lance_lightning.lance_samplers import FragmentOrder
 from lance_lightning.loader import LanceDataLoader, check_dataloader_kwargs
 from lance_lightning.pins import ALL, PinnedTables
 from lance_lightning.plan import Plan
@@ -60,6 +60,7 @@ from lance_lightning.reader import (
     rows_of_piece,
     window_grid,
 )
+from lance_lightning.reports import log_run, log_training
 from lance_lightning.resume import adopted
 from lance_lightning.samplers import (
     BlockShuffle,
@@ -68,12 +69,13 @@ from lance_lightning.samplers import (
     TrainingSplit,
     training_shard,
 )
-from lance_lightning.shard import BatchShard, EvalShard, TrainShard
-from lance_lightning.snapshot import Snapshot, strip_secrets
+from lance_lightning.shard import EvalShard
+from lance_lightning.snapshot import Snapshot
 from lance_lightning.sources import SeparateSources, Source, as_source, live_source
 from lance_lightning.specs import check_saved, from_plain, plain_dict, spec_of
 from lance_lightning.splits import AllRows, Splits, permutation_of
 from lance_lightning.state import (
+    AFRESH,
     STATE_VERSION,
     check_same,
     check_version,
@@ -97,10 +99,6 @@ from lance_lightning.world import (
 )
 
 DEFAULT_BATCH_SIZE = 32  # rows per rank per step
-
-# Fragments of fewer bytes in the columns that are read, so many of them, are small.
-MANY_FRAGMENTS = 100
-SMALL_BYTES = 1 << 20
 
 
 class LanceDataModule(LightningDataModule):
@@ -424,10 +422,17 @@ class LanceDataModule(LightningDataModule):
 
     def _restore_hooks(self) -> None:
         for stage in STAGES:
-            self._restore_hook(f"{stage}_dataloader", bool(self._stage_splits[stage]))
+            # Of training fit would say that there is no such method.
+            ours = stage == "train" or bool(self._stage_splits[stage])
+            self._restore_hook(f"{stage}_dataloader", ours, _without_split)
 
-    def _restore_hook(self, name: str, ours: bool) -> None:
-        """Use our hook, or on this instance the base class's.
+    def _restore_hook(
+        self,
+        name: str,
+        ours: bool,
+        instead: Callable[[Any, str], Any] = getattr,
+    ) -> None:
+        """Use our hook, or on this instance one that counts as the base class's.
 
         Lightning asks whether a hook is overridden: a stage without a split, or a
         model that moves its own batches, is to count as not. A subclass's own hook
@@ -435,7 +440,8 @@ class LanceDataModule(LightningDataModule):
         """
         self.__dict__.pop(name, None)
         if not ours and getattr(type(self), name) is getattr(LanceDataModule, name):
-            setattr(self, name, MethodType(getattr(LightningDataModule, name), self))
+            hook = instead(LightningDataModule, name)
+            setattr(self, name, MethodType(hook, self))
 
     def train_dataloader(self) -> Any:
         """Return the loader of the training split; a list where there are several."""
@@ -474,11 +480,7 @@ class LanceDataModule(LightningDataModule):
     def _stage_loaders(self, stage: str) -> Any:
         names = self._stage_splits[stage]
         if not names:
-            raise ConfigError(
-                f"no split serves the stage {stage!r}; splits there are: "
-                f"{', '.join(self.split_names)}; name one with "
-                f"stage_splits={{{stage!r}: ...}}"
-            )
+            raise ConfigError(no_split_message(stage, self.split_names))
         # Any rank may ask by itself, in a callback say, and then no other comes here.
         together = is_asked_for_loaders()
         self._pin(together=together)
@@ -646,23 +648,13 @@ class LanceDataModule(LightningDataModule):
     def _say(self, stage: str, loaders: Sequence[LanceDataLoader]) -> None:
         """Say once what a run reads."""
         if stage == "train":
-            for loader in loaders:
-                shard = loader.reader.stream.shard
-                assert isinstance(shard, TrainShard)
-                _say_tail(shard)
-                _say_left_out(loader)
-                if loader.reader.cached is None:
-                    _say_small_fragments(loader.reader)
+            log_training(loaders)
         trainer = self.trainer
         # The steps of training come after the sanity check.
         if self._said or (trainer is not None and trainer.sanity_checking):
             return
         self._said = True
-        steps = ", ".join(
-            f"{len(loader)} steps of {loader.batch_size} rows a rank"
-            for loader in loaders
-        )
-        rank_zero_info(f"Lance data: {self._tables.describe()}; {stage}: {steps}")
+        log_run(self._tables.describe(), stage, loaders)
 
     # -- checkpoints -----------------------------------------------------------
 
@@ -734,8 +726,8 @@ class LanceDataModule(LightningDataModule):
             raise StateError(
                 "the checkpoint was trained on the splits "
                 f"{[each['split'] for each in saved]}, a loader each, and here "
-                f"training has {here}: restore stage_splits; to start afresh, load "
-                "the weights alone"
+                f"training has {here}: restore stage_splits; to start afresh, "
+                f"{AFRESH}"
             )
         return saved
 
@@ -743,8 +735,8 @@ class LanceDataModule(LightningDataModule):
         if set(saved) != set(self._sources):
             raise StateError(
                 f"the checkpoint was trained on {_listed(saved)}, configured is "
-                f"{_listed(self._sources)}: configure the same; to start afresh, load "
-                "the weights alone"
+                f"{_listed(self._sources)}: configure the same; to start afresh, "
+                f"{AFRESH}"
             )
 
     def _repin(self, saved: Mapping[str, Any], stage: str) -> None:
@@ -848,6 +840,21 @@ class LanceDataModule(LightningDataModule):
         return f"{type(self).__name__}({sources}; splits {', '.join(self.split_names)})"
 
 
+def _without_split(base: type[LightningDataModule], name: str) -> Any:
+    """Return a loader hook of ours that Lightning takes for that of the base class.
+
+    Fit then skips the stage, and a trainer that is told to run it calls the hook, which
+    says which splits there are.
+    """
+    ours = getattr(LanceDataModule, name)
+
+    @wraps(getattr(base, name))
+    def hook(self: LanceDataModule) -> Any:
+        return ours(self)
+
+    return hook
+
+
 def _outermost_frame() -> FrameType | None:
     """Return a frame from which Lightning finds no arguments of constructors.
 
@@ -877,51 +884,3 @@ def _refuse_fork() -> None:
 def _listed(sources: Iterable[str]) -> str:
     names = sorted(sources)
     return "one source" if names == [ALL] else f"a source for each of {names}"
-
-
-def _say_left_out(loader: LanceDataLoader) -> None:
-    stream = loader.reader.stream
-    shard = stream.shard
-    if isinstance(shard, BatchShard) and shard.left_out_batches:
-        rank_zero_info(
-            f"Lance data: {shard.left_out_batches} of the sampler's {shard.batches} "
-            f"batches are left out of each epoch: {shard.world.size} ranks take one "
-            "each in every step"
-        )
-    elif isinstance(stream.sampler, FragmentOrder):
-        rows = stream.plan.num_rows
-        left_out = rows - shard.num_rows_of_rank * shard.world.size
-        if left_out:
-            rank_zero_info(
-                f"Lance data: ShardedFragments leaves {left_out} of {rows} rows out of "
-                f"each epoch, so that {shard.world.size} ranks make equal steps of "
-                "whole fragments; fragments of equal size leave out least, and "
-                "ShardedBatches() none"
-            )
-
-
-def _say_small_fragments(reader: Reader) -> None:
-    snapshot = reader.snapshot
-    fragments, rows = snapshot.num_fragments, snapshot.num_rows
-    if fragments < MANY_FRAGMENTS or rows * reader.row_bytes >= fragments * SMALL_BYTES:
-        return
-    rank_zero_warn(
-        f"the table {strip_secrets(snapshot.uri)} lies in {fragments} fragments of "
-        f"about {rows // fragments} rows each, and opening many small files takes "
-        "longer than reading them: write larger ones with "
-        "lance.dataset(uri).optimize.compact_files()"
-    )
-
-
-def _say_tail(shard: TrainShard) -> None:
-    if shard.repeated_rows:
-        rank_zero_info(
-            f"Lance data: the last global batch has fewer rows than the "
-            f"{shard.world.size} ranks, so {shard.repeated_rows} rows repeat in it; "
-            "drop_last=True leaves it out"
-        )
-    elif shard.last_batch_rows == 1 and shard.global_batch_size > shard.world.size:
-        rank_zero_info(
-            "Lance data: the last batch has one row a rank, on which batch norm fails "
-            "in training; drop_last=True leaves it out"
-        )

@@ -11,6 +11,7 @@ from lance_lightning.identity import Identity
 from lance_lightning.samplers import Sampler
 from lance_lightning.snapshot import Snapshot, strip_secrets
 from lance_lightning.sources import Source
+from lance_lightning.state import AFRESH
 from lance_lightning.types import SourceError, StateError
 
 
@@ -86,8 +87,7 @@ def _explicit(
         raise StateError(
             "the checkpoint was trained on another version than the one that is "
             f"configured, so a resumed run would see other rows:{both}leave version "
-            f"and tag out, or set version={wanted.version}; to start afresh, load the "
-            "weights alone"
+            f"and tag out, or set version={wanted.version}; to start afresh, {AFRESH}"
         )
     return current, f"reading the configured version, not the checkpoint's:{both}"
 
@@ -100,14 +100,12 @@ def _missing(
             "the rows of the checkpoint are not to be had any more: its version was "
             f"cleaned up, or the table was removed and written anew ({why}):{both}"
             "tag a version that a run needs (dataset.tags.create(name, version)) so "
-            "that clean-up keeps it; to go on with the table as it is, load the "
-            "weights alone"
+            f"that clean-up keeps it; to train on the table as it is, {AFRESH}"
         )
     if stage == "fit":
         raise StateError(
             f"the checkpoint was trained on another table ({why}):{both}configure the "
-            "table that it was trained on; to start afresh on this one, load the "
-            "weights alone"
+            f"table that it was trained on; to start afresh on this one, {AFRESH}"
         )
     return current, f"reading another table than the checkpoint's:{both}"
 

@@ -8,10 +8,11 @@ from typing import Any, Protocol
 from lance_lightning.types import StateError
 
 STATE_VERSION = 1
-RESTORE = (
-    "To go on with the run, restore these settings; to start afresh, load the weights "
-    "alone."
+AFRESH = (  # what to do where a run cannot resume; each error says it this way
+    "load only the weights, model = Model.load_from_checkpoint(path), and call fit "
+    "without ckpt_path"
 )
+RESTORE = f"To resume the run, restore these settings; to start afresh, {AFRESH}."
 
 
 class Leader(Protocol):
@@ -146,5 +147,5 @@ def check_version(state: Mapping[str, Any]) -> None:
         raise StateError(
             f"the checkpoint's data state has version {found!r}, this release of "
             f"lance_lightning reads version {STATE_VERSION}: resume with the release "
-            "that wrote it, or load the weights alone"
+            f"that wrote it; to start afresh, {AFRESH}"
         )

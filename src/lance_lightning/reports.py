@@ -1,0 +1,93 @@
+"""What a run says once of the data it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from lance_lightning.lance_samplers import FragmentOrder
+from lance_lightning.loader import LanceDataLoader
+from lance_lightning.reader import Reader
+from lance_lightning.shard import BatchShard, TrainShard
+from lance_lightning.snapshot import strip_secrets
+
+# Fragments of fewer bytes in the columns that are read, so many of them, are small.
+MANY_FRAGMENTS = 100
+SMALL_BYTES = 1 << 20
+
+
+def log_run(tables: str, stage: str, loaders: Sequence[LanceDataLoader]) -> None:
+    """Log versions, splits and steps, and what several loaders mean."""
+    steps = ", ".join(
+        f"{len(loader)} steps of {loader.batch_size} rows a rank" for loader in loaders
+    )
+    rank_zero_info(f"Lance data: {tables}; {stage}: {steps}")
+
+
+def log_training(loaders: Sequence[LanceDataLoader]) -> None:
+    """Log what is particular of the training loaders."""
+    if len(loaders) > 1:
+        names = ", ".join(loader.reader.stream.plan.name for loader in loaders)
+        rank_zero_info(
+            f"Lance data: stage_splits['train'] is a list, so training has "
+            f"{len(loaders)} loaders, and training_step gets a list of {len(loaders)} "
+            f"batches, one per split: {names}; to get the rows of all of them in one "
+            "batch, make one split of them, such as "
+            "RandomSplit({'train': 0.8, 'val': 0.2})"
+        )
+    for loader in loaders:
+        shard = loader.reader.stream.shard
+        assert isinstance(shard, TrainShard)
+        _log_last_batch(shard)
+        _log_left_out(loader)
+        if loader.reader.cached is None:
+            _warn_small_fragments(loader.reader)
+
+
+def _log_left_out(loader: LanceDataLoader) -> None:
+    stream = loader.reader.stream
+    shard = stream.shard
+    if isinstance(shard, BatchShard) and shard.left_out_batches:
+        rank_zero_info(
+            f"Lance data: {shard.left_out_batches} of the sampler's {shard.batches} "
+            f"batches are left out of each epoch: {shard.world.size} ranks take one "
+            "each in every step"
+        )
+    elif isinstance(stream.sampler, FragmentOrder):
+        rows = stream.plan.num_rows
+        left_out = rows - shard.num_rows_of_rank * shard.world.size
+        if left_out:
+            rank_zero_info(
+                f"Lance data: ShardedFragments leaves {left_out} of {rows} rows out of "
+                f"each epoch, so that {shard.world.size} ranks make equal steps of "
+                "whole fragments; fragments of equal size leave out least, and "
+                "ShardedBatches() none"
+            )
+
+
+def _warn_small_fragments(reader: Reader) -> None:
+    snapshot = reader.snapshot
+    fragments, rows = snapshot.num_fragments, snapshot.num_rows
+    if fragments < MANY_FRAGMENTS or rows * reader.row_bytes >= fragments * SMALL_BYTES:
+        return
+    rank_zero_warn(
+        f"the table {strip_secrets(snapshot.uri)} lies in {fragments} fragments of "
+        f"about {rows // fragments} rows each, and opening many small files takes "
+        "longer than reading them: write larger ones with "
+        "lance.dataset(uri).optimize.compact_files()"
+    )
+
+
+def _log_last_batch(shard: TrainShard) -> None:
+    if shard.repeated_rows:
+        rank_zero_info(
+            f"Lance data: the last global batch has fewer rows than the "
+            f"{shard.world.size} ranks, so {shard.repeated_rows} rows repeat in it; "
+            "drop_last=True leaves it out"
+        )
+    elif shard.last_batch_rows == 1 and shard.global_batch_size > shard.world.size:
+        rank_zero_info(
+            "Lance data: the last batch has one row a rank, on which batch norm fails "
+            "in training; drop_last=True leaves it out"
+        )
