@@ -57,6 +57,7 @@ ORDER = [
     "dataset",
     "workers",
     "loader",
+    "iterable_dataset",
     "_builder",
     "_permutation_table",
     "_split_specs",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lance_lightning.datamodule import LanceDataModule
     from lance_lightning.dataset import LanceMapDataset
+    from lance_lightning.iterable_dataset import LanceIterableDataset
     from lance_lightning.lance_samplers import ShardedBatches, ShardedFragments
     from lance_lightning.loader import LanceDataLoader
     from lance_lightning.samplers import BlockShuffle, Sequential, Shuffle
@@ -49,6 +50,7 @@ _MODULES = {
     "LanceDBSource": "sources",
     "LanceDataLoader": "loader",
     "LanceDataModule": "datamodule",
+    "LanceIterableDataset": "iterable_dataset",
     "LanceLightningError": "types",
     "LanceMapDataset": "dataset",
     "LanceSource": "sources",
@@ -76,6 +78,7 @@ __all__ = [
     "LanceDBSource",
     "LanceDataLoader",
     "LanceDataModule",
+    "LanceIterableDataset",
     "LanceLightningError",
     "LanceMapDataset",
     "LanceSource",

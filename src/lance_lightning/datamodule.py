@@ -47,6 +47,7 @@ from lance_lightning.drawn import DrawnOrder
 from lance_lightning.foreign_samplers import as_spec
 from lance_lightning.formats import Format
 from lance_lightning.grid import WindowGrid
+from lance_lightning.iterable_dataset import LanceIterableDataset
 from lance_lightning.loader import LanceDataLoader, check_dataloader_kwargs
 from lance_lightning.pins import ALL, PinnedTables
 from lance_lightning.plan import Plan
@@ -377,6 +378,54 @@ class LanceDataModule(LightningDataModule):
             self._reader("dataset", split, Transforms(), lambda _: stream)
         )
 
+    def iterable_dataset(
+        self,
+        split: str = "train",
+        *,
+        stage: str | None = None,
+        batched: bool = True,
+        world: World | None = None,
+    ) -> LanceIterableDataset:
+        """Return a split as a torch ``IterableDataset``, in the order of a stage.
+
+        It shards itself over ranks and workers and yields what the stage's loader
+        would: the same batches, in the same order, through the stage's functions.
+
+        Args:
+            split: The split to read.
+            stage: Whose order and functions: ``"train"`` shuffles, the others read in
+                order. Default: the first stage that the split serves.
+            batched: False yields single samples, for a ``DataLoader`` that collates
+                them itself.
+            world: Whose share of the rows. Default: this rank's. ``World()`` yields
+                the whole split, for what shards or dispatches batches itself, as
+                Accelerate's ``prepare`` and Hugging Face's ``Trainer`` do.
+
+        Raises:
+            ConfigError: There is no such split or stage, or the split serves none.
+        """
+        check_one_of("split", split, self.split_names)
+        serves = [name for name in STAGES if split in self._stage_splits[name]]
+        if stage is None and not serves:
+            raise ConfigError(
+                f"the split {split!r} serves no stage, so its order is not known: "
+                'give stage="train" to shuffle it, or stage="predict" to read it in '
+                "order"
+            )
+        stage = stage or serves[0]
+        check_one_of("stage", stage, STAGES)
+        names = list(self._stage_splits[stage])
+        number = names.index(split) if split in names else len(self._saved)
+        return LanceIterableDataset(
+            self._reader(
+                stage,
+                split,
+                self._transforms[stage],
+                partial(self._stream, stage, number, split, world=world),
+            ),
+            batched=batched,
+        )
+
     def permutation(self, split: str) -> Any:
         """Return LanceDB's own ``Permutation`` of a split, at the pinned version."""
         return permutation_of(self.plan(split), self.snapshot(split))
@@ -592,8 +641,15 @@ class LanceDataModule(LightningDataModule):
             loader.batch_sampler = PredictedRows(loader)
         return loader
 
-    def _stream(self, stage: str, at: int, split: str, row_bytes: int) -> Stream:
-        world, plan = self._world(), self.plan(split)
+    def _stream(
+        self,
+        stage: str,
+        at: int,
+        split: str,
+        row_bytes: int,
+        world: World | None = None,
+    ) -> Stream:
+        world, plan = world or self._world(), self.plan(split)
         if stage != "train":
             size = self.eval_batch_size or max(1, self._global(world) // world.size)
             shard = EvalShard(plan.num_rows, size, world)
@@ -605,18 +661,17 @@ class LanceDataModule(LightningDataModule):
                     "synchronises in every step can hang, eval_batch_size=2 cannot"
                 )
             return Stream(plan, shard, None, self.seed)
-        sampler, batch = self._made_sampler(split), self._global(world)
+        sampler, batch = self._made_sampler(split, world), self._global(world)
         train = training_shard(sampler, plan.num_rows, batch, world, self.drop_last)
         if at < len(self._saved):
             sampler = adopted(sampler, self._saved[at], batch)
         sampler = sampler.resolve(plan.num_rows, batch, row_bytes)
         return Stream(plan, train, sampler, self.seed)
 
-    def _made_sampler(self, split: str) -> Sampler:
+    def _made_sampler(self, split: str, world: World) -> Sampler:
         """Return the sampler, made for a split where it asks for one."""
         if not isinstance(self.sampler, SplitSampler):
             return self.sampler
-        world = self._world()
         made: Sampler = self.sampler.for_split(
             TrainingSplit(
                 plan=self.plan(split),

@@ -76,7 +76,7 @@ class LanceMapDataset(Dataset[Sample]):
             IndexError: One is not in the split.
             ConfigError: This is a worker that was forked.
         """
-        _refuse_fork()
+        refuse_fork()
         found = np.array([self._checked(index) for index in indices], np.int64)
         offsets = self._reader.stream.plan.offsets(found)
         rows = Rows(0, 0, [len(offsets)], offsets, *in_order(offsets))
@@ -96,7 +96,7 @@ class LanceMapDataset(Dataset[Sample]):
         return number % len(self)
 
 
-def _refuse_fork() -> None:
+def refuse_fork() -> None:
     """Raise where a ``DataLoader`` has forked this process, before a read hangs."""
     if was_forked():
         raise ConfigError(

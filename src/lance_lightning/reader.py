@@ -120,6 +120,7 @@ class Rows:
         row_offsets: The table's row offsets, in the order in which they come.
         sorted: The same, sorted.
         order: The place of each of the sorted; None where they were sorted.
+        stride: From a batch to the next: several readers may share an epoch.
     """
 
     epoch: int
@@ -128,6 +129,7 @@ class Rows:
     row_offsets: Array
     sorted: Array
     order: Array | None
+    stride: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class Window:
         first: The first batch.
         sizes: Rows of each batch.
         row_offsets: The table's row offsets of all rows.
+        stride: From a batch to the next.
     """
 
     data: Any
@@ -147,6 +150,14 @@ class Window:
     first: int
     sizes: Sequence[int]
     row_offsets: Array
+    stride: int = 1
+
+    @property
+    def numbers(self) -> range:
+        """The batches' numbers within the epoch."""
+        return range(
+            self.first, self.first + len(self.sizes) * self.stride, self.stride
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +201,13 @@ class Reader:
             for _, first, last in Requests(self.grid, 0, start, num_batches)
         )
 
-    def rows(self, epoch: int, first: int, last: int) -> Rows:
-        """Work out the rows of batches ``first`` to ``last``, the latter excluded."""
+    def rows(self, epoch: int, first: int, last: int, stride: int = 1) -> Rows:
+        """Work out the rows of every ``stride``-th batch of ``[first, last)``."""
         offsets, sizes = self.stream.row_offsets(epoch, first, last)
-        return Rows(epoch, first, sizes.tolist(), offsets, *in_order(offsets))
+        if stride > 1:
+            wanted = np.arange(len(sizes)) % stride == 0
+            offsets, sizes = offsets[np.repeat(wanted, sizes)], sizes[wanted]
+        return Rows(epoch, first, sizes.tolist(), offsets, *in_order(offsets), stride)
 
     def read(
         self, windows: Iterable[Rows], pool: Pool, threads: Threads
@@ -222,7 +236,9 @@ class Reader:
                 variable=self.variable,
             )
         for data, rows in zip(read, ours, strict=True):
-            yield Window(data, rows.epoch, rows.first, rows.sizes, rows.row_offsets)
+            yield Window(
+                data, rows.epoch, rows.first, rows.sizes, rows.row_offsets, rows.stride
+            )
 
     @property
     def cuts_batches(self) -> bool:
@@ -258,7 +274,7 @@ class Reader:
             yield window
             return
         start = 0
-        for number, size in enumerate(window.sizes, window.first):
+        for number, size in zip(window.numbers, window.sizes, strict=True):
             yield Window(
                 window.data.slice(start, size),
                 window.epoch,
@@ -291,7 +307,7 @@ class Reader:
                 yield self.format.slice(window.data, start, start + size)
                 start += size
             return
-        for number, size in enumerate(window.sizes, window.first):
+        for number, size in zip(window.numbers, window.sizes, strict=True):
             place = BatchPlace(
                 self.stage,
                 self.stream.seed,

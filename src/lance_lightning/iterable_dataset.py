@@ -1,0 +1,248 @@
+"""A split as a torch ``IterableDataset``, sharded over ranks and workers by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import warnings
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from lance_lightning.dataset import refuse_fork
+from lance_lightning.fetch import Ahead, Threads, read_ahead
+from lance_lightning.gather import BufferPool
+from lance_lightning.loader import LanceDataLoader
+from lance_lightning.reader import Reader, Window
+from lance_lightning.shard import TrainShard
+from lance_lightning.state import check_version
+from lance_lightning.types import ConfigError, StateError, check_int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where an iteration stands.
+
+    Args:
+        epoch: From 0.
+        batch: The next batch.
+        samples: Of that batch, how many samples were handed out.
+        worker: The worker and the number of workers it was counted by; None where
+            one process reads the whole share of the rank.
+    """
+
+    epoch: int
+    batch: int
+    samples: int = 0
+    worker: tuple[int, int] | None = None
+
+
+Request = tuple[int, int, int, int]  # epoch, first batch, last excluded, stride
+
+
+class LanceIterableDataset(IterableDataset[Any]):
+    """The batches, or the samples, of a split: what torch calls iterable-style.
+
+    For code that wants an ``IterableDataset``: ``DataLoader(dataset,
+    batch_size=None)``, ``ChainDataset``, Fabric, Accelerate, Hugging Face's
+    ``Trainer``. Each rank yields its own share, and within a rank worker w of W yields
+    the batches w, w + W, ..., so that a ``DataLoader`` hands out the same batches in
+    the same order with any number of workers, each row once.
+
+    Each ``iter()`` reads the epoch that `set_epoch` named, 0 at first, as with torch's
+    ``DistributedSampler``. Its pickle is a few KB. `LanceDataModule.iterable_dataset`
+    makes it.
+
+    Args:
+        reader: What to read.
+        batched: Whether to yield batches as the module's loaders do; False yields one
+            sample at a time, a dict of what the output format has for a row.
+
+    Raises:
+        ConfigError: Samples are asked for of a reader whose functions make batches.
+    """
+
+    def __init__(self, reader: Reader, *, batched: bool = True) -> None:
+        if not batched and reader.transforms:
+            raise ConfigError(
+                "iterable_dataset(batched=False) yields rows as they are stored, and "
+                f"the stage {reader.stage!r} has functions that take or make a batch "
+                f"({', '.join(name for name, _ in reader.transforms.given())}), which "
+                "would not run: leave batched out, or make a module without them and "
+                "run them where the samples are collated"
+            )
+        self._reader = reader
+        self._batched = batched
+        # Describes the order for a checkpoint, as every loader of the module does.
+        self._described = LanceDataLoader(reader)
+        # Shared, so that persistent workers get the epoch that is set here.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._last_begun = torch.full((1,), -1, dtype=torch.int64).share_memory_()
+        self._at = Position(0, 0)
+        self._restored: Position | None = None
+        self._pool = BufferPool()
+        self._threads = Threads()
+
+    def __len__(self) -> int:
+        """Return the batches of an epoch on this rank, or its rows where unbatched."""
+        shard = self._reader.stream.shard
+        return shard.num_batches if self._batched else shard.num_rows_of_rank
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next ``iter()`` reads, from 0."""
+        return int(self._epoch[0])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next ``iter()`` be of this epoch, in running workers too."""
+        self._epoch[0] = check_int("epoch", epoch, 0)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Read the epoch that was set, from the restored position where there is one.
+
+        Raises:
+            ConfigError: This is a worker that was forked, or one of several, and the
+                sampler's epochs have to be drawn in one process.
+        """
+        refuse_fork()
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        stream = self._reader.stream
+        if info is not None and hasattr(stream.sampler, "begin"):
+            raise ConfigError(
+                "the sampler draws an epoch whole, in one process, so workers of a "
+                "DataLoader of your own cannot share it: use num_workers=0 there, or "
+                "the module's own loaders, which draw it for their workers"
+            )
+        epoch = self.epoch
+        restored, self._restored = self._restored, None
+        if restored is None or restored.epoch != epoch:
+            self._note_epoch(epoch, worker)
+            restored = Position(epoch, 0)
+        mine = None if info is None else (worker, workers)
+        if restored.worker is None:  # of the whole rank: batch and those after it
+            samples = restored.samples if worker == 0 else 0
+            self._at = Position(epoch, restored.batch + worker, samples, mine)
+        elif restored.worker == mine:
+            self._at = restored
+        else:
+            raise StateError(
+                f"the state was saved in worker {restored.worker[0]} of "
+                f"{restored.worker[1]}, and this is worker {worker} of {workers}: "
+                "resume with the same number of workers"
+            )
+        return self._from(self._at, workers)
+
+    def _note_epoch(self, epoch: int, worker: int) -> None:
+        """Warn where training reads an epoch for the second time."""
+        if worker or not isinstance(self._reader.stream.shard, TrainShard):
+            return
+        if int(self._last_begun[0]) == epoch:
+            warnings.warn(
+                f"epoch {epoch} is read once more, in the same order: call "
+                "set_epoch(epoch) on the dataset before each epoch",
+                stacklevel=3,
+            )
+        self._last_begun[0] = epoch
+
+    def _from(self, at: Position, stride: int) -> Generator[Any, None, None]:
+        number, skipped = at.batch, at.samples
+        with contextlib.closing(self._batches(at.epoch, number, stride)) as batches:
+            for batch in batches:
+                if self._batched:
+                    self._at = replace(at, batch=number + stride)
+                    yield batch
+                else:
+                    for done, sample in enumerate(batch[skipped:], skipped + 1):
+                        self._at = replace(at, batch=number, samples=done)
+                        yield sample
+                    skipped = 0
+                number += stride
+        self._at = replace(at, batch=number, samples=0)
+
+    def _batches(
+        self, epoch: int, first: int, stride: int
+    ) -> Generator[Any, None, None]:
+        """Yield the batches ``first``, ``first + stride``, ..., read ahead."""
+        self._reader.stream.begin(epoch)
+        requests = self._requests(epoch, first, stride)
+        ahead = Ahead(self._windows(requests), self._threads.pool("windows"))
+        with contextlib.closing(ahead):
+            while (window := ahead.take()) is not None:
+                ahead.begin()
+                if self._batched:
+                    yield from self._reader.batches(window)
+                else:
+                    yield from self._samples(window)
+                window = None
+
+    def _requests(self, epoch: int, first: int, stride: int) -> Iterator[Request]:
+        """Yield what to read at once: as many of its batches as without workers."""
+        windows = self._reader.windows(first, self._reader.stream.shard.num_batches)
+        while group := list(itertools.islice(windows, stride)):
+            start, last = group[0][0], group[-1][1]
+            mine = start + (first - start) % stride
+            if mine < last:
+                yield epoch, mine, last, stride
+
+    def _windows(self, requests: Iterator[Request]) -> Iterator[Window]:
+        rows = read_ahead(
+            lambda request: self._reader.rows(*request),
+            requests,
+            self._threads.pool("order"),
+        )
+        for window in self._reader.read(rows, self._pool, self._threads):
+            yield from map(self._reader.convert, self._reader.parts(window))
+
+    def _samples(self, window: Window) -> Iterator[list[Any]]:
+        start = 0
+        for size in window.sizes:
+            yield self._reader.format.rows(window.data, start, start + size)
+            start += size
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the iteration in this process stands: small and plain.
+
+        It is that of the last batch (or sample) that was handed out here. A
+        ``DataLoader`` with workers iterates over copies, so this object does not move;
+        torchdata's ``StatefulDataLoader`` asks those copies.
+        """
+        at = self._at
+        if at.epoch != self.epoch:
+            at = Position(self.epoch, 0)
+        elif at.batch >= self._reader.stream.shard.num_batches and at.worker is None:
+            at = Position(at.epoch + 1, 0)
+        return {
+            **self._described.state_dict(),
+            "epoch": at.epoch,
+            "batch": at.batch,
+            "samples": at.samples,
+            "worker": None if at.worker is None else list(at.worker),
+            "batched": self._batched,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next ``iter()`` continue where `state_dict` stood.
+
+        Raises:
+            StateError: The state belongs to other rows, another order, or samples
+                where this yields batches.
+        """
+        check_version(state)
+        self._described.check_state(state)
+        if state["batched"] != self._batched:
+            raise StateError(
+                f"the state was saved with batched={state['batched']}, and here it is "
+                f"{self._batched}: make the dataset as it was"
+            )
+        worker = state["worker"]
+        self._at = self._restored = Position(
+            check_int("epoch", state["epoch"], 0),
+            check_int("batch", state["batch"], 0),
+            check_int("samples", state["samples"], 0),
+            None if worker is None else (worker[0], worker[1]),
+        )
+        self._epoch[0] = self._at.epoch
