@@ -100,6 +100,8 @@ def test_every_section_is_run():
         "LanceDataset",
         "SafeLanceDataset and get_safe_loader",
         "Lance's samplers",
+        "LanceDB's StreamingDataset",
+        "MosaicML Streaming",
         "Samplers and data sets of torch",
         "WebDataset",
         "LitData",
@@ -165,6 +167,22 @@ def test_the_safe_loader(tables):
 
 def test_lances_samplers(run):
     assert sorted(column(run("Lance's samplers")["data"], "id")) == IDS
+
+
+def test_lancedbs_streaming_dataset(run):
+    names = run("LanceDB's StreamingDataset")
+    found = [names["first"], *names["rest"]]
+    assert sorted(np.concatenate([batch["id"] for batch in found])) == IDS
+    assert len(names["loader"]) == len(found) == 4
+
+
+def test_mosaicml_streaming(run):
+    data = run("MosaicML Streaming")["data"]
+    data.setup("fit")
+    for batch in data.train_dataloader():
+        lengths = batch["tokens_lengths"]
+        assert ((lengths == 3) == (batch["class"] == 0)).all()
+    assert column(data, "class").sum() == 100
 
 
 def test_torchs_samplers_and_data_sets(run, capsys):

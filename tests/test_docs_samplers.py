@@ -27,7 +27,7 @@ def ids(data) -> list[int]:
 
 def test_every_snippet_gives_batches():
     snippets = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(snippets) == 6
+    assert len(snippets) == 7
     names: dict = {}
     read = []
     for snippet in snippets:
@@ -43,6 +43,12 @@ def test_every_snippet_gives_batches():
     assert int(names["last"]["id"]) == 119
     assert len(names["both"]) == 95
     assert "labels" in names
+    assert len(names["batches"]) == len(names["loader"]) == 4
+    assert sum(len(batch) for batch in names["batches"]) == 120
+    assert len(names["chained"]) == 8
+    assert sum(len(batch["id"]) for batch in names["samples"]) == 120
+    names["rows"].load_state_dict(names["state"])
+    assert len(list(names["rows"])) == 4
 
 
 def test_the_sampler_of_the_config_is_made():

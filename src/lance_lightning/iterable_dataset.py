@@ -78,9 +78,10 @@ class LanceIterableDataset(IterableDataset[Any]):
         self._batched = batched
         # Describes the order for a checkpoint, as every loader of the module does.
         self._described = LanceDataLoader(reader)
-        # Shared, so that persistent workers get the epoch that is set here.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-        self._last_begun = torch.full((1,), -1, dtype=torch.int64).share_memory_()
+        # Shared, so that persistent workers get the epoch that is set here: it, and
+        # the one that was begun last.
+        self._epochs = torch.tensor([0, -1])
+        self._epochs.share_memory_()  # type: ignore[no-untyped-call]
         self._at = Position(0, 0)
         self._restored: Position | None = None
         self._pool = BufferPool()
@@ -94,11 +95,11 @@ class LanceIterableDataset(IterableDataset[Any]):
     @property
     def epoch(self) -> int:
         """The epoch that the next ``iter()`` reads, from 0."""
-        return int(self._epoch[0])
+        return int(self._epochs[0])
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next ``iter()`` be of this epoch, in running workers too."""
-        self._epoch[0] = check_int("epoch", epoch, 0)
+        self._epochs[0] = check_int("epoch", epoch, 0)
 
     def __iter__(self) -> Iterator[Any]:
         """Read the epoch that was set, from the restored position where there is one.
@@ -140,13 +141,13 @@ class LanceIterableDataset(IterableDataset[Any]):
         """Warn where training reads an epoch for the second time."""
         if worker or not isinstance(self._reader.stream.shard, TrainShard):
             return
-        if int(self._last_begun[0]) == epoch:
+        if int(self._epochs[1]) == epoch:
             warnings.warn(
                 f"epoch {epoch} is read once more, in the same order: call "
                 "set_epoch(epoch) on the dataset before each epoch",
                 stacklevel=3,
             )
-        self._last_begun[0] = epoch
+        self._epochs[1] = epoch
 
     def _from(self, at: Position, stride: int) -> Generator[Any, None, None]:
         number, skipped = at.batch, at.samples
@@ -245,4 +246,4 @@ class LanceIterableDataset(IterableDataset[Any]):
             check_int("samples", state["samples"], 0),
             None if worker is None else (worker[0], worker[1]),
         )
-        self._epoch[0] = self._at.epoch
+        self._epochs[0] = self._at.epoch
