@@ -89,6 +89,7 @@ from lance_lightning.types import (
     StateError,
     check_bool,
     check_int,
+    check_one_of,
     check_seed,
 )
 from lance_lightning.world import (
