@@ -108,6 +108,7 @@ class Runs:
         module: Arguments of the data module.
         trainer: Arguments of the trainer.
         model: The class of the model.
+        kind: The class of the data module.
     """
 
     folder: Path
@@ -115,6 +116,7 @@ class Runs:
     module: dict = field(default_factory=dict)
     trainer: dict = field(default_factory=dict)
     model: type[Resumable] = Resumable
+    kind: type[LanceDataModule] = LanceDataModule
 
     def data(self, **module) -> LanceDataModule:
         """Return a new data module."""
@@ -125,7 +127,7 @@ class Runs:
             "eval_batch_size": 8,
             "cache_dir": self.folder / "cache",
         }
-        return LanceDataModule(self.uri, **{**defaults, **self.module, **module})
+        return self.kind(self.uri, **{**defaults, **self.module, **module})
 
     def trainer_of(self, callbacks=(), **trainer) -> L.Trainer:
         """Return a new trainer."""

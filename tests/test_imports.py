@@ -66,6 +66,7 @@ ORDER = [
     "arguments",
     "specs",
     "progress",
+    "trainer_loops",
     "resume",
     "pins",
     "reports",

@@ -6,13 +6,15 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial, wraps
+from itertools import count
 from types import FrameType, MethodType
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.parsing import AttributeDict
@@ -35,7 +37,11 @@ from lance_lightning.arguments import (
     stage_splits_of,
     transforms_of,
 )
-from lance_lightning.asked import is_asked_for_loaders, is_asked_for_setup
+from lance_lightning.asked import (
+    hook_of_trainer,
+    is_asked_for_loaders,
+    is_asked_for_setup,
+)
 from lance_lightning.batches import move
 from lance_lightning.cache import cache_dir as find_cache_dir
 from lance_lightning.callbacks.batch_size import LogBatchSize
@@ -48,7 +54,11 @@ from lance_lightning.foreign_samplers import as_spec
 from lance_lightning.formats import Format
 from lance_lightning.grid import WindowGrid
 from lance_lightning.iterable_dataset import LanceIterableDataset
-from lance_lightning.loader import LanceDataLoader, check_dataloader_kwargs
+from lance_lightning.loader import (
+    LanceDataLoader,
+    LoaderIterator,
+    check_dataloader_kwargs,
+)
 from lance_lightning.pins import ALL, PinnedTables
 from lance_lightning.plan import Plan
 from lance_lightning.progress import FitProgress, positions_by_count
@@ -78,8 +88,18 @@ from lance_lightning.splits import AllRows, Splits, permutation_of
 from lance_lightning.state import (
     AFRESH,
     STATE_VERSION,
+    Start,
     check_same,
     check_version,
+)
+from lance_lightning.trainer_loops import (
+    evaluation_loaders,
+    is_fetching,
+    is_of_evaluation,
+    is_of_fit,
+    running,
+    states_not_loaded,
+    training_loaders,
 )
 from lance_lightning.transforms import Transforms, check_importable
 from lance_lightning.types import (
@@ -270,7 +290,9 @@ class LanceDataModule(LightningDataModule):
         self._stage_splits = stage_splits_of(given["stage_splits"], self.split_names)
         self._restore_hooks()
         self._loaders: dict[str, list[LanceDataLoader]] = {}
-        self._open: WeakSet[LanceDataLoader] = WeakSet()
+        self._made: WeakKeyDictionary[LanceDataLoader, _Made] = WeakKeyDictionary()
+        self._requests = count()
+        self._loader_states: Sequence[Any] = ()  # those that were looked at
         self._progress = FitProgress()
         self._saved: list[dict[str, Any]] = []  # the restored training loaders
         self._unchecked: set[int] = set()  # of these, not yet held against a loader
@@ -511,7 +533,7 @@ class LanceDataModule(LightningDataModule):
 
     def teardown(self, stage: str | None = None) -> None:
         """Stop the workers."""
-        for loader in self._open:
+        for loader in list(self._made):
             loader.close()
 
     def on_exception(self, exception: BaseException) -> None:
@@ -536,8 +558,8 @@ class LanceDataModule(LightningDataModule):
         self._pin(together=together)
         if self.trainer is not None:
             self._follow(self.trainer)
-        if stage == "train":
-            self._progress.follow(self.trainer)
+            if stage == "train" and self._runs("fit"):
+                self._progress.follow(self.trainer)
 
         def work() -> list[LanceDataLoader]:
             return [self._loader(stage, at, name) for at, name in enumerate(names)]
@@ -549,7 +571,10 @@ class LanceDataModule(LightningDataModule):
         else:
             loaders = work()
         self._loaders[stage] = loaders
-        self._open.update(loaders)
+        request, for_fit = next(self._requests), hook_of_trainer() == "train_dataloader"
+        for at, loader in enumerate(loaders):
+            number = at if stage == "train" else None
+            self._made[loader] = _Made(number, request, for_fit)
         self._say(stage, loaders)
         return loaders[0] if isinstance(names, OneSplit) else loaders
 
@@ -634,9 +659,10 @@ class LanceDataModule(LightningDataModule):
             num_workers=self.num_workers,
             dataloader_kwargs=self._kwargs,
             clock=self._progress.clock(at) if train else None,
-            check_start=partial(
-                self._check_start, reader.stream.shard.world, at if train else None
+            start=partial(
+                self._start, reader.stream.shard.world, at if train else None
             ),
+            is_restored=self._restores_loaders,
         )
         if stage == "predict":
             loader.batch_sampler = PredictedRows(loader)
@@ -727,7 +753,7 @@ class LanceDataModule(LightningDataModule):
         }
 
     def _training_state(self) -> list[dict[str, Any]]:
-        loaders = self._loaders.get("train")
+        loaders = self._loaders_of_fit()
         if not loaders:  # restored, and not asked for yet
             return self._saved
         steps = [self._steps(loader) for loader in loaders]
@@ -811,20 +837,84 @@ class LanceDataModule(LightningDataModule):
             )
         self._tables.repin(found)
 
-    def _check_start(self, world: World, at: int | None) -> int | None:
-        """Hold a loader that is to begin against the world, and a restored position.
+    # -- where an iteration starts ----------------------------------------------
+
+    def _running_trainer(self) -> Any:
+        """Return the trainer that runs and reads this module, None where none does.
+
+        It reads a module that it was not given where loaders were handed to it.
+        """
+        trainer: Any = self.trainer
+        if trainer is None:
+            trainer = running(Trainer.fit)
+            if trainer is None or not self._is_read_by(training_loaders(trainer)):
+                return None
+        return trainer if trainer.state.status == "running" else None
+
+    def _is_read_by(self, loaders: Sequence[Any]) -> bool:
+        return any(loader is own for loader in loaders for own in self._made)
+
+    def _restores_loaders(self) -> bool:
+        """Return whether a checkpoint's position comes from the module's own state."""
+        return self.trainer is not None and self._running_trainer() is not None
+
+    def _runs(self, function: str) -> bool:
+        trainer = self._running_trainer()
+        return trainer is not None and bool(trainer.state.fn == function)
+
+    def _loaders_of_fit(self) -> list[LanceDataLoader]:
+        """Return the training loaders of the fit, or else those made last."""
+        loaders = list(self._loaders.get("train", ()))
+        trainer = self.trainer
+        for loader in [] if trainer is None else training_loaders(trainer):
+            made = (
+                self._made.get(loader) if isinstance(loader, LanceDataLoader) else None
+            )
+            if made is not None and made.number is not None:
+                loaders[made.number] = loader
+        return loaders
+
+    def _start(
+        self,
+        world: World,
+        at: int | None,
+        loader: LanceDataLoader,
+        iterator: LoaderIterator,
+    ) -> Start:
+        """Return where an iteration starts.
+
+        Under a trainer only that of the fit loop moves the position; any other reads
+        the epoch at hand. Without one, each begins the next epoch.
 
         Args:
             world: What the loader was made for.
             at: The number of the training loader; None for evaluation.
-
-        Returns:
-            Before which batch it stops; None is after its last.
+            loader: It.
+            iterator: What iterates it.
 
         Raises:
             ConfigError: ``torch.distributed`` was set up, or ended, since the loader
                 was made: it would read another replica's rows.
+            StateError: The restored position means nothing here.
         """
+        self._check_world(world)
+        trainer = self._running_trainer()
+        if at is None:
+            in_process = trainer is not None and not self._may_use_workers(
+                trainer, loader, iterator
+            )
+            return Start(0, 0, len(loader), in_process=in_process)
+        if trainer is None:
+            self._progress.follow(None)
+            return self._progress.clock(at).begin(len(loader))
+        if self._runs("fit") and self._moves(trainer, at, loader, iterator):
+            return self._start_of_fit(trainer, at, loader)
+        overfits = trainer.overfit_batches > 0
+        epoch = 0 if overfits else self._progress.epoch_at_hand(at)
+        in_process = not self._may_use_workers(trainer, loader, iterator)
+        return Start(epoch, 0, len(loader), moves=False, in_process=in_process)
+
+    def _check_world(self, world: World) -> None:
         if self.trainer is None and world != self._world():
             raise ConfigError(
                 f"this loader was made for rank {world.rank} of {world.size}, and "
@@ -832,32 +922,91 @@ class LanceDataModule(LightningDataModule):
                 f"{self._world().size}, so the ranks would not share the rows: ask "
                 "the data module for its loaders after init_process_group"
             )
-        if at is None:
-            return None
-        if not self._placed:
+
+    def _moves(
+        self, trainer: Any, at: int, loader: LanceDataLoader, iterator: LoaderIterator
+    ) -> bool:
+        """Return whether it is the fit loop that iterates a training loader."""
+        if self._is_read_by(training_loaders(trainer)):
+            return is_of_fit(trainer, iterator)
+        # A loader of the user's iterates ours, maybe on a thread of its own.
+        if running(Trainer.fit) is not None and not is_fetching(trainer):
+            return False
+        return self._was_taken(loader) and self._progress.expects_pass(at)
+
+    def _was_taken(self, loader: LanceDataLoader) -> bool:
+        """Return whether it is the last that the fit loop has asked for."""
+        mine = self._made[loader]
+        return mine.for_fit and not any(
+            made.for_fit and made.number == mine.number and made.at > mine.at
+            for made in self._made.values()
+        )
+
+    def _may_use_workers(
+        self, trainer: Any, loader: LanceDataLoader, iterator: LoaderIterator
+    ) -> bool:
+        """Return whether no loop of the trainer needs the loader's workers itself."""
+        if any(loader is each for each in training_loaders(trainer)):
+            return False
+        loaders = evaluation_loaders(trainer)
+        if any(loader is each for each in loaders):
+            return is_of_evaluation(trainer, iterator)
+        # It was made for a look, or a loader of the user's iterates it.
+        return loader.clock is None
+
+    def _start_of_fit(self, trainer: Any, at: int, loader: LanceDataLoader) -> Start:
+        is_new = self._progress.follow(trainer)
+        if self.trainer is None:
+            self._place_by_loaders(trainer, is_new)
+        elif not self._placed:
             self._placed = True
-            self._place_without_state()
-        loader, clock = self._loaders["train"][at], self._progress.clock(at)
-        stop = self._progress.stop(at, len(loader), self._steps(loader))
+            self._place_without_state(trainer)
+        clock = self._progress.clock(at)
+        others = [
+            each.clock
+            for each in training_loaders(trainer)
+            if isinstance(each, LanceDataLoader) and each.clock is not None
+        ]
+        stop = self._progress.stop(at, len(loader), self._steps(loader), others)
         if at in self._unchecked:
             saved = {**self._saved[at], "batch": clock.upcoming[1]}
             loader.check_state(saved)
             self._check_steps(saved, loader)
             self._unchecked.remove(at)
-        trainer: Any = self.trainer
-        if stop and trainer is not None and trainer.overfit_batches > 0:
+        if not stop:
+            return Start(clock.epoch, 0, 0)
+        if trainer.overfit_batches > 0:
             clock.set(0, clock.upcoming[1])  # the same rows in every epoch
-        return stop
+        return clock.begin(stop)
 
-    def _place_without_state(self) -> None:
-        """Go on where the trainer stands after a checkpoint that has no state of ours.
+    def _place_by_loaders(self, trainer: Any, is_new: bool) -> None:
+        """Resume where the loaders' own states stood, where the module has no trainer.
+
+        Lightning saves them for loaders that were handed to it, and does not always
+        load them.
+        """
+        states = states_not_loaded(trainer)
+        if states is not self._loader_states:
+            self._loader_states = states
+            loaders = [x for x in training_loaders(trainer) if hasattr(x, "state_dict")]
+            for loader, state in zip(loaders, states, strict=False):
+                if self._is_read_by([loader]):
+                    loader.load_state_dict(state)
+                    is_new = True
+        if is_new and trainer.ckpt_path is not None:
+            if any(loader.was_restored for loader in self._made):
+                self._progress.restored_by_loaders()
+            else:
+                self._place_without_state(trainer)
+
+    def _place_without_state(self, trainer: Any) -> None:
+        """Resume where the trainer stands after a checkpoint without state of ours.
 
         Lightning hands no such checkpoint to `load_state_dict`.
         """
-        trainer = self.trainer
-        if trainer is None or trainer.ckpt_path is None or not self._progress.is_led:
+        if trainer.ckpt_path is None:
             return
-        lengths = [len(loader) for loader in self._loaders["train"]]
+        lengths = [len(loader) for loader in self._loaders_of_fit()]
         positions = positions_by_count(trainer, lengths)
         self._progress.restore(positions)
         epoch, batch = positions[0]
@@ -883,12 +1032,12 @@ class LanceDataModule(LightningDataModule):
         # A spawning launcher pickles the module: loaders are made anew there, and the
         # trainer is attached again.
         state = self.__dict__.copy()
-        state.update(_loaders={}, _open=None, trainer=None)
+        state.update(_loaders={}, _made=None, trainer=None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._open = WeakSet()
+        self._made = WeakKeyDictionary()
         self._restore_hooks()  # they were looked up by name, and are our own again
 
     def __str__(self) -> str:
@@ -909,6 +1058,21 @@ def _without_split(base: type[LightningDataModule], name: str) -> Any:
         return ours(self)
 
     return hook
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a loader was made for.
+
+    Args:
+        number: Which of the training loaders it is; None for evaluation.
+        at: The number of the request.
+        for_fit: Whether Lightning asked for loaders to train with.
+    """
+
+    number: int | None
+    at: int
+    for_fit: bool
 
 
 def _outermost_frame() -> FrameType | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +16,17 @@ from lance_lightning.gather import BufferPool
 from lance_lightning.grid import Request
 from lance_lightning.reader import Reader, Window
 from lance_lightning.shard import BatchShard, TrainShard
-from lance_lightning.state import STATE_VERSION, EpochClock, check_same, check_version
+from lance_lightning.state import (
+    STATE_VERSION,
+    EpochClock,
+    Start,
+    check_same,
+    check_version,
+)
 from lance_lightning.types import ConfigError, StateError, check_int
 from lance_lightning.workers import Workers
+
+Batches = Generator[Any, None, None]
 
 # What torch's DataLoader takes and we hand on; the rest of it is the module's.
 PASSED_ON = (
@@ -98,6 +106,10 @@ def _pinned_leaf(value: Any) -> Any:
     return own() if callable(own) else value
 
 
+def _no_batches() -> Batches:
+    yield from ()
+
+
 class SplitRows:
     """The rows of a loader's split: its length is what Lightning asks for.
 
@@ -123,6 +135,38 @@ class BatchSizeHolder:
         self.batch_size = batch_size
 
 
+class LoaderIterator(Iterator[Any]):
+    """One pass over a loader, which begins when its first batch is asked for.
+
+    Only then is it known who asks. The generator of the batches does not know this
+    object: a cycle of the two would leave the workers to the garbage collector.
+
+    Args:
+        begin: Returns the batches of a pass that this iterator begins.
+    """
+
+    def __init__(self, begin: Callable[[LoaderIterator], Batches]) -> None:
+        self._begin = begin
+        self._batches: Batches | None = None
+        self._is_over = False
+
+    def __next__(self) -> Any:
+        """Return the next batch."""
+        if self._is_over:
+            raise StopIteration
+        if self._batches is None:
+            self._is_over = True  # should it fail to begin
+            self._batches = self._begin(self)
+            self._is_over = False
+        return next(self._batches)
+
+    def close(self) -> None:
+        """End the pass; nothing is read ahead any more."""
+        self._is_over = True
+        if self._batches is not None:
+            self._batches.close()
+
+
 class LanceDataLoader:
     """Batches of one split for this replica, an epoch at each ``iter()``.
 
@@ -136,8 +180,9 @@ class LanceDataLoader:
             workers only ``pin_memory`` has a meaning.
         clock: Counts the epochs of a training loader; None for evaluation,
             where every epoch is the same.
-        check_start: Called before an iteration begins; it may set the clock, and
-            returns before which batch the iteration stops, None after the last.
+        start: Called when an iteration begins, with this loader and the iterator; it
+            says where. None begins the clock's next epoch.
+        is_restored: Whether another restores the clock from its own state.
 
     Raises:
         ConfigError: Options that cannot work, a function of the user's that
@@ -151,14 +196,17 @@ class LanceDataLoader:
         num_workers: int = 0,
         dataloader_kwargs: Mapping[str, Any] | None = None,
         clock: EpochClock | None = None,
-        check_start: Callable[[], int | None] | None = None,
+        start: Callable[[LanceDataLoader, LoaderIterator], Start] | None = None,
+        is_restored: Callable[[], bool] = lambda: False,
     ) -> None:
         self._reader = reader
         num_workers = check_int("num_workers", num_workers, 0)
         self._kwargs = check_dataloader_kwargs(dataloader_kwargs or {})
         self._clock = clock
-        self._check_start = check_start
+        self._start = start
+        self._is_restored = is_restored
         self._iteration = 0
+        self.was_restored = False  # from a state of its own
         self._pool = BufferPool()
         self._threads = Threads()
         self.dataset = SplitRows(reader.stream.plan.num_rows)
@@ -179,6 +227,11 @@ class LanceDataLoader:
         return shard.batch_size
 
     @property
+    def clock(self) -> EpochClock | None:
+        """What counts a training loader's epochs."""
+        return self._clock
+
+    @property
     def reader(self) -> Reader:
         """What this loader reads; it is what a worker gets."""
         return self._reader
@@ -189,7 +242,7 @@ class LanceDataLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """Begin the next epoch; nothing is read before the first batch is asked for."""
-        return self._batches()
+        return LoaderIterator(self._begin)
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration be of this epoch, from its first batch."""
@@ -218,10 +271,11 @@ class LanceDataLoader:
             StateError: The state belongs to other rows, another order or, in the
                 middle of an epoch, another global batch size.
         """
-        if self._clock is not None and self._clock.is_led:
+        if self._is_restored():
             return
         check_version(state)
         self.check_state(state)
+        self.was_restored = True
         if self._clock is not None:
             self._clock.set(state["epoch"], state["batch"])
 
@@ -280,30 +334,52 @@ class LanceDataLoader:
         if self._workers is not None:
             self._workers.close()
 
-    def _batches(self) -> Iterator[Any]:
-        self._iteration += 1
-        iteration = self._iteration
-        stop = None if self._check_start is None else self._check_start()
-        last = len(self) if stop is None else stop
-        if not last:
-            return
-        epoch, first = (0, 0) if self._clock is None else self._clock.begin()
-        self._reader.stream.begin(epoch)
-        requests = self._reader.requests(epoch, first, last)
-        source = self._from_workers if self._workers else self._from_thread
-        for batch in source(requests):
+    def _begin(self, iterator: LoaderIterator) -> Batches:
+        if self._start is not None:
+            start = self._start(self, iterator)
+        elif self._clock is not None:
+            start = self._clock.begin(len(self))
+        else:
+            start = Start(0, 0, len(self))
+        if start.first >= start.last:
+            return _no_batches()
+        self._reader.stream.begin(start.epoch)
+        requests = self._reader.requests(start.epoch, start.first, start.last)
+        if start.in_process:
+            # Memory and threads of its own: the other iteration uses the loader's.
+            batches = self._from_thread(requests, BufferPool(), Threads())
+        elif self._workers is None:
+            batches = self._from_thread(requests, self._pool, self._threads)
+        else:
+            batches = self._served(requests)
+        return self._counted(batches) if start.moves else batches
+
+    def _counted(self, batches: Batches) -> Batches:
+        for batch in batches:
             if self._clock is not None:
                 self._clock.tick()
             yield batch
-            if iteration != self._iteration and self._workers:
+            batch = None
+
+    def _served(self, requests: Sequence[Request]) -> Batches:
+        """Yield batches of the workers, as long as no later iteration has them."""
+        self._iteration += 1
+        iteration = self._iteration
+        for batch in self._from_workers(requests):
+            yield batch
+            batch = None
+            if iteration != self._iteration:
                 raise RuntimeError(
                     "this iterator is over: its loader was closed or began another "
                     "epoch meanwhile, and the workers serve one iteration at a time"
                 )
 
-    def _from_thread(self, requests: Sequence[Request]) -> Iterator[Any]:
+    def _from_thread(
+        self, requests: Sequence[Request], pool: BufferPool, threads: Threads
+    ) -> Batches:
         pins = self._pins_batches
-        ahead = Ahead(self._windows(requests), self._threads.pool("windows"))
+        windows = self._windows(requests, pool, threads)
+        ahead = Ahead(windows, threads.pool("windows"))
         with contextlib.closing(ahead):
             while (window := ahead.take()) is not None:
                 begin = min(STILL_HELD, len(window.sizes) // 8)
@@ -315,14 +391,16 @@ class LanceDataLoader:
                     yield pinned(batch) if pins else batch
                     batch = None
 
-    def _windows(self, requests: Sequence[Request]) -> Iterator[Window]:
+    def _windows(
+        self, requests: Sequence[Request], pool: BufferPool, threads: Threads
+    ) -> Iterator[Window]:
         # The order of one window is worked out while the one before it is read.
         rows = read_ahead(
             lambda request: self._reader.rows(*request),
             requests,
-            self._threads.pool("order"),
+            threads.pool("order"),
         )
-        for window in self._reader.read(rows, self._pool, self._threads):
+        for window in self._reader.read(rows, pool, threads):
             for part in map(self._reader.convert, self._reader.parts(window)):
                 if self._pins and not self._pins_batches:
                     part = dataclasses.replace(part, data=pinned(part.data))

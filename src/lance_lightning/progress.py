@@ -38,6 +38,10 @@ class TrainerCount:
         """Return how many epochs the trainer has left, ended or not."""
         return int(self.trainer.fit_loop.epoch_progress.total.processed)
 
+    def epochs_completed(self) -> int:
+        """Return how many epochs are behind it, with all their hooks."""
+        return int(self.trainer.fit_loop.epoch_progress.total.completed)
+
     def epoch_has_ended(self) -> bool:
         """Return whether the last batch of the trainer's epoch was processed.
 
@@ -59,8 +63,11 @@ class FitProgress:
         self._clocks: list[EpochClock] = []
         self._leader: TrainerCount | None = None
         self._epochs_left = 0  # when the epoch began
+        self._epochs_completed = 0
         self._was_left = False  # whether the trainer had left the restored one
         self._resumed_in: int | None = None  # epochs left when one went on
+        self._passed: set[int] = set()  # loaders whose pass was over in that one
+        self._is_settled = False  # whether the restored clocks fit the trainer
 
     def clock(self, at: int) -> EpochClock:
         """Return the clock of the training loader number ``at``."""
@@ -70,56 +77,89 @@ class FitProgress:
             self._clocks.append(clock)
         return self._clocks[at]
 
-    def follow(self, trainer: Any) -> None:
-        """Count with this trainer while it fits, with the loaders themselves else."""
-        if trainer is None or not (
-            trainer.state.fn == "fit" and trainer.state.status == "running"
-        ):
-            self._leader = None
-        elif self._leader is None or self._leader.trainer is not trainer:
-            self._leader = TrainerCount(trainer)
+    def follow(self, trainer: Any) -> bool:
+        """Count with this trainer, which fits; with the loaders themselves for None.
+
+        Returns:
+            Whether that is another than before.
+        """
+        if trainer is (self._leader.trainer if self._leader else None):
+            return False
+        self._leader = None if trainer is None else TrainerCount(trainer)
         for clock in self._clocks:
             clock.follow(self._leader)
+        return True
 
     def begin_fit(self) -> None:
-        """Forget what an earlier fit went on with."""
+        """Forget what an earlier fit resumed with."""
         self._resumed_in = None
+        self._passed.clear()
 
-    @property
-    def is_led(self) -> bool:
-        """Whether a trainer counts."""
-        return self._leader is not None
+    def epoch_at_hand(self, at: int) -> int:
+        """Return the epoch that a loader reads in the trainer's epoch."""
+        clock = self.clock(at)
+        is_over = (
+            self._leader is not None
+            and clock.has_begun
+            and self._leader.epochs_completed() > self._epochs_completed
+        )
+        return clock.epoch + is_over
 
-    def stop(self, at: int, length: int, steps: int) -> int:
-        """Return before which batch a loader stops that is about to begin.
+    def expects_pass(self, at: int) -> bool:
+        """Return whether the fit loop has a reason to iterate a loader now.
 
-        Restored clocks are brought in line with what the trainer does: it goes on in
+        It does in each of its epochs, and within one where the loader has no more
+        batches.
+        """
+        clock = self.clock(at)
+        return (
+            not clock.has_begun
+            or clock.has_handed_out_all
+            or self._leader is None
+            or self._leader.epochs_left() > self._epochs_left
+        )
+
+    def stop(
+        self, at: int, length: int, steps: int, others: Sequence[EpochClock] = ()
+    ) -> int:
+        """Return the batch number at which a loader that is about to start must stop.
+
+        Restored clocks are brought in line with what the trainer does: it resumes in
         an epoch, begins the next one, or has yet to leave one that was over.
 
         Args:
             at: The number of the loader.
-            length: Its batches an epoch.
+            length: Its batches per epoch.
             steps: Steps of the trainer's epoch.
+            others: The clocks of other modules' loaders in the same fit.
 
         Returns:
-            ``length``, or the trainer's own limit in an epoch that goes on: Lightning
-            can count it a batch short, and would take one too many. 0 where nothing
-            is to be had in the trainer's epoch.
+            ``length``, or the trainer's own limit in an epoch that is resumed:
+            Lightning can count it a batch short, and would take one too many. 0 where
+            nothing is to be had: in an epoch that was over, and for a loader whose
+            pass was over in mid-epoch. Whether another pass follows there, or None,
+            is up to Lightning's ``CombinedLoader``, as in the unbroken run.
         """
         if self._leader is None:
             return length
         clock, left = self._clocks[at], self._leader.epochs_left()
         if clock.has_begun and length >= steps and left == self._resumed_in:
             return 0
-        if not self._begun and not self._settled():
-            return 0
+        if not self._begun and not self._is_settled:
+            self._is_settled = self._settled(others)
+            if not self._is_settled:
+                return 0
         self._epochs_left = left
+        self._epochs_completed = self._leader.epochs_completed()
+        if at in self._passed:
+            self._passed.remove(at)
+            return 0
         if not clock.upcoming[1]:
             return length
         self._resumed_in = left
         return min(length, steps)
 
-    def _settled(self) -> bool:
+    def _settled(self, others: Sequence[EpochClock]) -> bool:
         """Move restored clocks on where the trainer begins an epoch.
 
         Returns:
@@ -128,11 +168,16 @@ class FitProgress:
             took there would be all that it takes of the next epoch.
         """
         assert self._leader is not None
+        self._passed.clear()
         taken = self._leader.processed_in_epoch()
         in_mid_epoch = [clock for clock in self._clocks if clock.upcoming[1]]
-        if taken and not in_mid_epoch:
-            return False
-        if self._was_left and not taken:
+        if taken:
+            if not any(c.starts_in_mid_epoch for c in [*in_mid_epoch, *others]):
+                return False
+            self._passed.update(
+                at for at, clock in enumerate(self._clocks) if not clock.upcoming[1]
+            )
+        elif self._was_left:
             for clock in in_mid_epoch:
                 clock.set(clock.upcoming[0] + 1)
         return True
@@ -152,12 +197,23 @@ class FitProgress:
             return self._was_left
         return self._leader.epochs_left() > self._epochs_left
 
+    def restored_by_loaders(self) -> None:
+        """Take clocks for restored that the states of the loaders themselves set.
+
+        These do not say whether the trainer had left the epoch: it had where it does
+        not resume in one.
+        """
+        self.begin_fit()
+        self._is_settled = False
+        self._was_left = True
+
     def restore(
         self, positions: Sequence[tuple[int, int]], epoch_is_left: bool = False
     ) -> None:
         """Set the clocks; those without a position to the beginning."""
+        self.begin_fit()
+        self._is_settled = False
         self._was_left = epoch_is_left
-        self._resumed_in = None
         for at in range(max(len(positions), len(self._clocks))):
             epoch, batch = positions[at] if at < len(positions) else (0, 0)
             self.clock(at).set(epoch, batch)

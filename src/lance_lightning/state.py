@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lance_lightning.types import StateError
@@ -13,6 +14,26 @@ AFRESH = (  # what to do where a run cannot resume; each error says it this way
     "without ckpt_path"
 )
 RESTORE = f"To resume the run, restore these settings; to start afresh, {AFRESH}."
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where an iteration of a loader starts, and whose it is.
+
+    Args:
+        epoch: The epoch that it reads.
+        first: Its first batch.
+        last: Before which batch it stops.
+        moves: Whether its batches move the loader's position.
+        in_process: Whether it has its own thread and memory, and leaves the workers to
+            another iteration.
+    """
+
+    epoch: int
+    first: int
+    last: int
+    moves: bool = True
+    in_process: bool = False
 
 
 class Leader(Protocol):
@@ -38,7 +59,9 @@ class EpochClock:
         self._leader: Leader | None = None
         self._next: tuple[int, int] | None = (0, 0)
         self._epoch = 0
+        self._first = 0  # the batch with which this pass began
         self._start = 0  # the count at which the epoch began
+        self._left = 0  # batches that this pass has yet to hand out
 
     def __getstate__(self) -> dict[str, Any]:
         # The leader stays behind when the clock goes to another process.
@@ -56,25 +79,22 @@ class EpochClock:
             self._next = (self._epoch + 1, 0)
         self._leader = leader
 
-    @property
-    def is_led(self) -> bool:
-        """Whether another counts for this clock."""
-        return self._leader is not None
-
     def _processed(self) -> int:
         return self._handed_out if self._leader is None else self._leader.processed()
 
-    def begin(self) -> tuple[int, int]:
-        """Begin the next epoch, or go on where a restored state stood.
+    def begin(self, last: int) -> Start:
+        """Begin the next epoch, or resume where a restored state stood.
 
-        Returns:
-            The epoch and the first batch to hand out.
+        Args:
+            last: Before which batch the pass stops.
         """
         epoch, batch = self.upcoming
         self._next = None
         self._epoch = epoch
+        self._first = batch
         self._start = self._processed() - batch
-        return epoch, batch
+        self._left = last - batch
+        return Start(epoch, batch, last)
 
     @property
     def upcoming(self) -> tuple[int, int]:
@@ -84,6 +104,7 @@ class EpochClock:
     def tick(self) -> None:
         """Count a batch that is handed out."""
         self._handed_out += 1
+        self._left -= 1
 
     def set(self, epoch: int, batch: int = 0) -> None:
         """Let the next `begin` be at this epoch and batch."""
@@ -108,6 +129,21 @@ class EpochClock:
     def has_begun(self) -> bool:
         """Whether an epoch has begun since the clock was set."""
         return self._next is None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that has begun, or else the one that begins next."""
+        return self._epoch if self._next is None else self._next[0]
+
+    @property
+    def starts_in_mid_epoch(self) -> bool:
+        """Whether the pass that has begun, or begins next, is the rest of an epoch."""
+        return (self._first if self._next is None else self._next[1]) > 0
+
+    @property
+    def has_handed_out_all(self) -> bool:
+        """Whether the pass that has begun has no further batch."""
+        return self.has_begun and self._left <= 0
 
 
 def differences(
