@@ -241,7 +241,7 @@ def test_a_pool_uses_larger_memory_again_and_drops_smaller():
         del memory, lent
     assert addresses[0] == addresses[1]
     assert addresses[2] == addresses[3]
-    assert len(pool._free) == 1
+    assert len(pool._free[0]) == 1
 
 
 def test_reading_ahead_stops_when_nobody_listens():

@@ -11,6 +11,7 @@ import pytest
 
 from lance_lightning import LanceDataModule, Sequential, Shuffle
 from lance_lightning.fetch import Threads, in_order, read_windows
+from lance_lightning.gather import BufferPool
 from lance_lightning.layout import ordered
 from lance_lightning.transport import PackedBatch, SharedPool, pack
 
@@ -57,7 +58,7 @@ def test_a_batch_crosses_as_it_was(uri, names, rows):
     offsets = np.random.default_rng(0).permutation(ROWS)[:rows]
     batch = read(uri, SharedPool(), offsets, names)
     expected = lance.dataset(uri).to_table(columns=names).take(offsets)
-    crossed = received(pack(batch, SharedPool())).unpack()
+    crossed = received(pack(batch, SharedPool())).unpack(BufferPool())
     assert crossed.to_pylist() == batch.to_pylist() == expected.to_pylist()
     assert crossed.schema == batch.schema
 
@@ -65,7 +66,7 @@ def test_a_batch_crosses_as_it_was(uri, names, rows):
 def test_rows_of_fixed_width_cross_without_a_copy(uri):
     pool = SharedPool()
     batch = read(uri, pool, np.array([5, 3, 8]), ["id", "vector"])
-    crossed = received(pack(batch, pool)).unpack()
+    crossed = received(pack(batch, pool)).unpack(BufferPool())
     for one, other in zip(batch.columns, crossed.columns, strict=True):
         assert one.buffers()[-1].address == other.buffers()[-1].address
 
@@ -83,7 +84,7 @@ def test_memory_is_used_again_once_nobody_holds_it(uri):
     del batch
     # The worker has dropped it, but it is on its way.
     assert address(read(uri, pool, offsets, ["id", "text"])) != first
-    kept = received(packed).unpack().slice(90)
+    kept = received(packed).unpack(BufferPool()).slice(90)
     del packed
     gc.collect()
     assert address(read(uri, pool, offsets, ["id", "text"])) != first

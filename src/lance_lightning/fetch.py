@@ -24,7 +24,7 @@ from lance_lightning.gather import (
     empty_array,
     part_of,
 )
-from lance_lightning.layout import Unordered, batch_of
+from lance_lightning.layout import Unordered, batch_of, ordered
 from lance_lightning.types import DataError
 
 PIECE_BYTES = 5 << 20
@@ -284,7 +284,7 @@ def read_windows(
         in_flight,
     ):
         if gather is None and last and _is_the_window(piece, rows):
-            yield _one_batch(table)
+            yield _as_read(table, pool)
             continue
         gather = gather or RowGather(rows, pool)
         gather.put(table, piece.places, piece.rows)
@@ -327,11 +327,26 @@ def _is_the_window(piece: Piece, rows: int) -> bool:
     return in_place and piece.rows is None
 
 
-def _one_batch(table: pa.Table) -> pa.RecordBatch:
-    return batch_of(
-        [
-            concatenated(column.chunks) if len(column) else empty_array(column.type)
-            for column in table.columns
-        ],
-        table.schema,
-    )
+def _as_read(table: pa.Table, pool: Pool) -> pa.RecordBatch:
+    """Return a window that is one piece, without a copy of its largest column.
+
+    What Lance reads at once it may hold in one memory for all columns. So the others
+    are copied, and all of them where none is the largest by far: what is kept of a
+    column keeps no other.
+    """
+    sizes = [column.nbytes for column in table.columns]
+    largest = int(np.argmax(sizes)) if sizes else 0
+    own = sizes and 2 * sizes[largest] >= sum(sizes)
+    copied = [number for number in range(len(sizes)) if not own or number != largest]
+    arrays: dict[int, pa.Array] = {}
+    if copied:
+        gather = RowGather(len(table), pool)
+        gather.put(table.select(copied), slice(0, len(table)))
+        arrays = dict(zip(copied, ordered(gather.finish()).columns, strict=True))
+    if own:
+        arrays[largest] = _one_array(table.column(largest))
+    return batch_of([arrays[number] for number in range(len(sizes))], table.schema)
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    return concatenated(column.chunks) if len(column) else empty_array(column.type)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from lance_lightning.layout import Layout, Unordered, batch_of, taken
+from lance_lightning.layout import Layout, Unordered, batch_of, copied, taken
 from lance_lightning.types import DataError
 
 Array = np.ndarray[Any, Any]
 Places = slice | Array
 
 ALIGNMENT = 64  # bytes; what Arrow recommends for its buffers
-PRIVATE = 8  # columns whose memory is kept from one window to the next
 
 
 class Pool(Protocol):
@@ -26,63 +27,85 @@ class Pool(Protocol):
     def private(self) -> BufferPool:
         """Where memory comes from that does not leave the process."""
 
-    def take(self, size: int) -> tuple[Array, pa.Buffer]:
-        """Return ``size`` bytes to write to, and the same bytes for Arrow."""
+    def take(self, size: int, part: int = 0) -> tuple[Array, pa.Buffer]:
+        """Return ``size`` bytes to write to, and the same bytes for Arrow.
+
+        Args:
+            size: How many.
+            part: The part of a window that they are for: memory is used again for
+                the same part of another.
+        """
+
+    def parts(self, sizes: Sequence[int]) -> list[int]:
+        """Return the part of a window that each column belongs to.
+
+        Columns of one part share its memory: a tensor that is kept of one of them
+        keeps the others too.
+
+        Args:
+            sizes: Bytes of each column.
+        """
 
 
 class BufferPool:
     """Memory that is used again once nobody looks at it any more.
 
     A window is tens of MB. Fresh memory of that size is mapped page by page while
-    it is written, which costs as much as the writing.
+    it is written, which costs as much as the writing. Each column has memory of its
+    own, so that what is kept of it keeps no other.
 
     Args:
-        keep: How many free buffers are kept.
+        keep: How many free buffers are kept for a part of a window.
     """
 
     def __init__(self, keep: int = 2) -> None:
         self._keep = keep
-        self._free: list[Array] = []
+        self._free: defaultdict[int, list[Array]] = defaultdict(list)
         self._private: BufferPool | None = None
 
-    def take(self, size: int) -> tuple[Array, pa.Buffer]:
+    def take(self, size: int, part: int = 0) -> tuple[Array, pa.Buffer]:
         """Return ``size`` bytes to write to, and the same bytes for Arrow.
 
         They come back to the pool when Arrow's buffer, with every array, tensor
         and slice made of it, is gone.
         """
-        memory = self._free_buffer(size)
+        memory = self._free_buffer(size, part)
         if memory is None:
             memory = np.empty(size, dtype=np.uint8)
         lent = memory[:size]
-        weakref.finalize(lent, self._give_back, memory)
+        weakref.finalize(lent, self._give_back, memory, part)
         return memory[:size], pa.py_buffer(lent)
 
-    def _free_buffer(self, size: int) -> Array | None:
+    def parts(self, sizes: Sequence[int]) -> list[int]:
+        """Return a part for each column."""
+        return list(range(len(sizes)))
+
+    def _free_buffer(self, size: int, part: int) -> Array | None:
         """Return the smallest free buffer of so many bytes, or None."""
         free = []
         with contextlib.suppress(IndexError):
             while True:  # one by one: no other thread gets the same
-                free.append(self._free.pop())
+                free.append(self._free[part].pop())
         # A smaller one would lie beside what takes its place.
         free = sorted((each for each in free if len(each) >= size), key=len)
-        self._free += free[1:]
+        self._free[part] += free[1:]
         return free[0] if free else None
 
     @property
     def private(self) -> BufferPool:
         """Where memory comes from that a window needs while it is put in order."""
         if self._private is None:
-            self._private = BufferPool(PRIVATE)
+            self._private = BufferPool()
         return self._private
 
-    def _give_back(self, memory: Array) -> None:
-        self._free.append(memory)
-        while len(self._free) > self._keep:
-            self._free.pop(0)
+    def _give_back(self, memory: Array, part: int) -> None:
+        free = self._free[part]
+        free.append(memory)
+        while len(free) > self._keep:
+            free.pop(0)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_keep": self._keep, "_free": [], "_private": None}
+        return {"_keep": self._keep, "_free": defaultdict(list), "_private": None}
 
 
 class RowGather:
@@ -155,26 +178,51 @@ def part_of(places: Places, start: int, count: int) -> Places:
 
 
 def _columns(schema: pa.Schema, rows: int, pool: Pool) -> list[_Column]:
-    """Return what collects each column; those of fixed width share one buffer."""
+    """Return what collects each column."""
     layouts = [Layout.of(type_) for type_ in schema.types]
-    ends = np.cumsum([_padded(rows * layout.row_bytes) for layout in layouts if layout])
-    memory, buffer = pool.take(int(ends[-1]) if len(ends) else 0)
+    sizes = [padded(rows * layout.row_bytes) for layout in layouts if layout]
+    memory_of = iter(memories(sizes, pool))
     columns: list[_Column] = []
-    start = 0
-    for type_, layout in zip(schema.types, layouts, strict=True):
+    for number, (type_, layout) in enumerate(zip(schema.types, layouts, strict=True)):
         if layout is None:
             width = _value_bytes(type_)
-            other = _Staged(type_, width, rows, pool.private) if width else None
+            private = pool.private, number
+            other = _Staged(type_, width, rows, *private) if width else None
             columns.append(other or _Variable(type_))
-            continue
-        size = rows * layout.row_bytes
-        own = memory[start : start + size], buffer.slice(start, size)
-        columns.append(_Fixed(type_, layout, rows, *own))
-        start += _padded(size)
+        else:
+            memory, buffer = next(memory_of)
+            size = rows * layout.row_bytes
+            own = memory[:size], buffer.slice(0, size)
+            columns.append(_Fixed(type_, layout, rows, *own))
     return columns
 
 
-def _padded(size: int) -> int:
+def memories(
+    sizes: Sequence[int], pool: Pool, first: int = 0
+) -> list[tuple[Array, pa.Buffer]]:
+    """Return memory for columns, parted as the pool has it.
+
+    Args:
+        sizes: Bytes of each column, `padded`.
+        pool: Where the memory comes from.
+        first: Added to the numbers of the parts.
+    """
+    parts = pool.parts(sizes)
+    totals: dict[int, int] = {}
+    starts = []
+    for size, part in zip(sizes, parts, strict=True):
+        starts.append(totals.get(part, 0))
+        totals[part] = starts[-1] + size
+    lent = {part: pool.take(total, first + part) for part, total in totals.items()}
+    found = []
+    for size, part, start in zip(sizes, parts, starts, strict=True):
+        memory, buffer = lent[part]
+        found.append((memory[start : start + size], buffer.slice(start, size)))
+    return found
+
+
+def padded(size: int) -> int:
+    """Return a size rounded up to where the next column may begin."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
@@ -245,7 +293,8 @@ class _Variable:
         self.chunks: list[pa.Array] = []
 
     def put(self, chunk: pa.Array, places: Places, rows: Array | None) -> None:
-        self.chunks.append(chunk if rows is None else taken(chunk, rows))
+        # A copy: Lance may hold the piece's other columns in the same memory.
+        self.chunks.append(copied(chunk) if rows is None else taken(chunk, rows))
 
     def finish(self) -> pa.Array:
         return concatenated(self.chunks) if self.chunks else empty_array(self._type)
@@ -294,19 +343,25 @@ class _Staged:
     """
 
     def __init__(
-        self, type_: pa.DataType, width: int, rows: int, pool: BufferPool
+        self,
+        type_: pa.DataType,
+        width: int,
+        rows: int,
+        pool: BufferPool,
+        number: int,
     ) -> None:
         self._type = type_
         self._width = width
         self._rows = rows
         self._pool = pool
+        self._number = number
         is_large = pa.types.is_large_string(type_) or pa.types.is_large_binary(type_)
         is_large = is_large or pa.types.is_large_list(type_)
         self._offset = np.dtype(np.int64 if is_large else np.int32)
         self._ends = np.zeros(rows + 1, dtype=np.int64)  # in values
         self._valid: Array | None = None
         self._seen = 0
-        self._memory, self._buffer = pool.take(0)
+        self._memory, self._buffer = pool.take(0, number)
         self._others: _Variable | None = None  # from the first list with nulls inside
 
     def put(self, chunk: pa.Array, places: Places, rows: Array | None) -> None:
@@ -347,7 +402,7 @@ class _Staged:
             # What the rows so far make likely, in steps, so that buffers fit again.
             likely = need * self._rows // (self._seen + rows)
             step = 1 << max(16, likely.bit_length() - 3)
-            memory, buffer = self._pool.take(-(-likely // step) * step)
+            memory, buffer = self._pool.take(-(-likely // step) * step, self._number)
             memory[:done] = self._memory[:done]
             self._memory, self._buffer = memory, buffer
         self._memory[done:need] = values

@@ -127,6 +127,11 @@ def taken(array: pa.Array, rows: Array) -> pa.Array:
     return array.take(pa.array(rows))
 
 
+def copied(array: pa.Array) -> pa.Array:
+    """Return an array in memory of its own."""
+    return pa.concat_arrays([array, array.slice(len(array))])
+
+
 def batch_of(arrays: list[pa.Array], schema: pa.Schema) -> pa.RecordBatch:
     """Return arrays as a batch, by their own types: a dictionary's may be wider."""
     for at, array in enumerate(arrays):

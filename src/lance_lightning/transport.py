@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from lance_lightning.gather import ALIGNMENT, PRIVATE, BufferPool
+from lance_lightning.gather import ALIGNMENT, BufferPool, Pool, memories, padded
 from lance_lightning.layout import Layout
 
 Array = np.ndarray[Any, Any]
 
 _HEAD = ALIGNMENT  # its first byte says whether the main process looks at the block
+# A block is an open file in both processes. The largest columns of a window have one
+# each; the others share one, and the main process copies them out of it.
+_OWN_BLOCKS = 4
+_OWN_SHARE = 16  # a column of less than this part of all bytes shares
+_SHARED = _OWN_BLOCKS  # the part of a window that columns share
+_STREAMS = _OWN_BLOCKS + 1  # the first part of those that are Arrow IPC
 _STEPS = 8  # sizes a power of two is cut in: blocks of about a size are used again
 
 
@@ -24,9 +31,11 @@ class _Block:
 
     Args:
         size: Bytes, at least.
+        is_shared: Whether several columns may lie in it.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, is_shared: bool) -> None:
+        self.is_shared = is_shared
         self.tensor = torch.empty(_HEAD + size, dtype=torch.uint8)
         self.tensor.untyped_storage().share_memory_()
         self.memory: Array = self.tensor.numpy()
@@ -53,48 +62,78 @@ class SharedPool:
     it is used again as soon as the main process has dropped all that it was sent.
 
     Args:
-        keep: How many blocks are kept.
+        keep: How many blocks are kept for a part of a window.
     """
 
     def __init__(self, keep: int = 8) -> None:
         self._keep = keep
-        self._blocks: list[_Block] = []
-        self.private = BufferPool(PRIVATE)
+        self._blocks: dict[int, list[_Block]] = {}
+        self.private = BufferPool()
 
-    def take(self, size: int) -> tuple[Array, pa.Buffer]:
+    def parts(self, sizes: Sequence[int]) -> list[int]:
+        """Return a part for each of the largest columns, and one for all others."""
+        largest = sorted(range(len(sizes)), key=lambda number: -sizes[number])
+        parts = [_SHARED] * len(sizes)
+        for part, number in enumerate(largest[:_OWN_BLOCKS]):
+            if sizes[number] * _OWN_SHARE >= sum(sizes):
+                parts[number] = part
+        return parts
+
+    def take(self, size: int, part: int = 0) -> tuple[Array, pa.Buffer]:
         """Return ``size`` bytes to write to, and the same bytes for Arrow.
 
         They come back to the pool when Arrow's buffer, with every array made of
         it, is gone; if they were sent, when that is so in the main process too.
         """
-        block = self._free_block(size)
+        block = self._free_block(size, part)
         block.is_lent = True
         lent = block.memory[_HEAD : _HEAD + size]
         weakref.finalize(lent, block.give_back)
         return block.memory[_HEAD : _HEAD + size], pa.py_buffer(lent)
 
-    def _free_block(self, size: int) -> _Block:
+    def _free_block(self, size: int, part: int) -> _Block:
         step = 1 << max(0, (size - 1).bit_length() - _STEPS.bit_length() + 1)
         size = -(-size // step) * step
-        for block in self._blocks:
+        blocks = self._blocks.get(part, [])
+        for block in blocks:
             if size <= block.size <= 2 * size and block.is_free:
                 return block
         # Free ones of other sizes would take up shared memory for nothing.
-        self._blocks = [block for block in self._blocks if not block.is_free]
-        block = _Block(size)
-        self._blocks = [*self._blocks, block][-self._keep :]
+        used = [block for block in blocks if not block.is_free]
+        block = _Block(size, part % _STREAMS == _SHARED)
+        self._blocks[part] = [*used, block][-self._keep :]
         return block
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_keep": self._keep, "_blocks": [], "private": BufferPool(PRIVATE)}
+        return {"_keep": self._keep, "_blocks": {}, "private": BufferPool()}
 
-    def place_of(self, buffer: pa.Buffer) -> tuple[torch.Tensor, int] | None:
+    def block_of(self, buffer: pa.Buffer) -> tuple[_Block, int] | None:
         """Return the block that a buffer lies in and where, or None if in none."""
-        for block in self._blocks:
-            offset = int(buffer.address) - block.address
-            if 0 <= offset < len(block.memory):
-                return block.tensor, offset
+        for blocks in self._blocks.values():
+            for block in blocks:
+                offset = int(buffer.address) - block.address
+                if 0 <= offset < len(block.memory):
+                    return block, offset
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a column lies.
+
+    Args:
+        block: The number of its block.
+        start: Its first byte there.
+        size: Its bytes.
+        streamed: They are an Arrow IPC stream; else the values as they are.
+        shared: Other columns lie in the block too.
+    """
+
+    block: int
+    start: int
+    size: int
+    streamed: bool
+    shared: bool
 
 
 class PackedBatch:
@@ -103,55 +142,71 @@ class PackedBatch:
     Args:
         schema: Of the batch.
         rows: Rows of the batch.
-        blocks: The memory: rows of fixed-width columns as they are, others as an
-            Arrow IPC stream.
-        places: Where in the first block a column's values begin, by its number.
+        blocks: The memory.
+        places: Where each column lies in it.
     """
 
     def __init__(
         self,
         schema: pa.Schema,
         rows: int,
-        blocks: list[torch.Tensor],
-        places: Mapping[int, int],
+        blocks: Sequence[torch.Tensor],
+        places: Sequence[_Place],
     ) -> None:
         self._schema = schema
         self._rows = rows
         self._blocks = blocks
-        self._places = dict(places)
+        self._places = places
 
     def __reduce__(self) -> Any:
         return _received, (self._schema, self._rows, self._blocks, self._places)
 
     def pin_memory(self) -> PackedBatch:
         """Return a copy in pinned memory; torch's pinning thread calls this."""
-        blocks = [block.pin_memory() for block in self._blocks]
-        return PackedBatch(self._schema, self._rows, blocks, self._places)
+        blocks: list[torch.Tensor] = []
+        places: list[_Place] = []
+        for place in self._places:
+            column = self._blocks[place.block][place.start : place.start + place.size]
+            places.append(replace(place, block=len(blocks), start=0, shared=False))
+            blocks.append(column.pin_memory())
+        return PackedBatch(self._schema, self._rows, blocks, places)
 
-    def unpack(self) -> pa.RecordBatch:
-        """Return the batch, without a copy."""
-        blocks = [pa.py_buffer(block.numpy()) for block in self._blocks]
-        columns: list[pa.Array] = [None] * len(self._schema)
-        for number, start in self._places.items():
-            type_ = self._schema.types[number]
-            layout = Layout.of(type_)
-            assert layout is not None
-            data = blocks[0].slice(start, self._rows * layout.row_bytes)
-            bitmaps = [None] * len(layout.per_row)
-            columns[number] = layout.array(type_, self._rows, data, bitmaps)
-        if len(self._places) < len(columns):
-            others = pa.ipc.open_stream(blocks[-1].slice(_HEAD)).read_next_batch()
-            rest = iter(others.columns)
-            columns = [next(rest) if each is None else each for each in columns]
+    def unpack(self, pool: Pool) -> pa.RecordBatch:
+        """Return the batch: a column with a block of its own without a copy.
+
+        One that shares its block is copied out: what is kept of it would keep the
+        others, and their shared memory.
+
+        Args:
+            pool: Where the memory of the copies comes from.
+        """
+        columns = []
+        for number, place in enumerate(self._places):
+            memory = self._blocks[place.block].numpy()
+            memory = memory[place.start : place.start + place.size]
+            data = pa.py_buffer(memory)
+            if place.shared:
+                copy, data = pool.take(place.size, number)
+                copy[:] = memory
+            columns.append(self._column(self._schema.types[number], data, place))
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _column(self, type_: pa.DataType, data: pa.Buffer, place: _Place) -> pa.Array:
+        if place.streamed:
+            return pa.ipc.open_stream(data).read_next_batch().column(0)
+        layout = Layout.of(type_)
+        assert layout is not None
+        return layout.array(type_, self._rows, data, [None] * len(layout.per_row))
 
 
 def _received(
-    schema: pa.Schema, rows: int, blocks: list[torch.Tensor], places: dict[int, int]
+    schema: pa.Schema,
+    rows: int,
+    blocks: Sequence[torch.Tensor],
+    places: Sequence[_Place],
 ) -> PackedBatch:
     """Rebuild a batch in the main process; the last to drop it frees the blocks."""
-    mine = [_watched(block) for block in blocks]
-    return PackedBatch(schema, rows, mine, places)
+    return PackedBatch(schema, rows, [_watched(block) for block in blocks], places)
 
 
 def _watched(block: torch.Tensor) -> torch.Tensor:
@@ -169,38 +224,76 @@ def pack(batch: pa.RecordBatch, pool: SharedPool) -> PackedBatch:
         batch: Rows, of memory of the pool or of any other.
         pool: The worker's.
     """
-    places: dict[int, int] = {}
+    found = [_values_in(column, pool) for column in batch.columns]
+    others = [number for number, part in enumerate(found) if part is None]
+    for number, written in zip(others, _streamed(batch, others, pool), strict=True):
+        found[number] = written
+    numbers: dict[int, int] = {}  # of the blocks, by their address
     blocks: list[torch.Tensor] = []
-    for number, column in enumerate(batch.columns):
-        found = _place_of(column, pool)
-        if found is not None:
-            blocks, places[number] = [found[0]], found[1]
-    others = [number for number in range(batch.num_columns) if number not in places]
-    if others:
-        blocks.append(_stream(batch.select(others), pool))
-    for block in blocks:
-        block[0] = 1  # now: torch pickles it later, on another thread
+    places = []
+    for part in found:
+        assert part is not None
+        address = part.block.tensor.data_ptr()
+        if address not in numbers:
+            numbers[address] = len(blocks)
+            blocks.append(part.block.tensor)
+            part.block.memory[0] = 1  # now: torch pickles it later, on another thread
+        places.append(
+            _Place(
+                numbers[address],
+                part.start,
+                part.size,
+                part.streamed,
+                part.block.is_shared,
+            )
+        )
     return PackedBatch(batch.schema, batch.num_rows, blocks, places)
 
 
-def _place_of(column: pa.Array, pool: SharedPool) -> tuple[torch.Tensor, int] | None:
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A column in a block: as `_Place` has it, with the block itself."""
+
+    block: _Block
+    start: int
+    size: int
+    streamed: bool
+
+
+def _values_in(column: pa.Array, pool: SharedPool) -> _Part | None:
     """Return where in shared memory a column lies, if it has nothing but values."""
-    if column.offset or not len(column) or Layout.of(column.type) is None:
+    layout = Layout.of(column.type)
+    if column.offset or not len(column) or layout is None:
         return None
     *bitmaps, data = column.buffers()
     if any(bitmap is not None for bitmap in bitmaps):
         return None
-    return pool.place_of(data)
+    found = pool.block_of(data)
+    if found is None:
+        return None
+    return _Part(*found, len(column) * layout.row_bytes, streamed=False)
 
 
-def _stream(batch: pa.RecordBatch, pool: SharedPool) -> torch.Tensor:
-    """Return an Arrow IPC stream of a batch in a block of the pool."""
-    counter = pa.MockOutputStream()
-    with pa.ipc.new_stream(counter, batch.schema) as writer:
+def _streamed(
+    batch: pa.RecordBatch, numbers: Sequence[int], pool: SharedPool
+) -> list[_Part]:
+    """Return an Arrow IPC stream of each of some columns, in blocks of the pool."""
+    columns = [batch.select([number]) for number in numbers]
+    sizes = []
+    for column in columns:
+        counter = pa.MockOutputStream()
+        _write(column, counter)
+        sizes.append(padded(counter.size()))
+    parts = []
+    lent = memories(sizes, pool, _STREAMS)
+    for column, (memory, buffer) in zip(columns, lent, strict=True):
+        _write(column, pa.FixedSizeBufferWriter(pa.py_buffer(memory)))
+        found = pool.block_of(buffer)
+        assert found is not None
+        parts.append(_Part(*found, buffer.size, streamed=True))
+    return parts
+
+
+def _write(batch: pa.RecordBatch, sink: Any) -> None:
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    _, buffer = pool.take(counter.size())
-    found = pool.place_of(buffer)
-    assert found is not None
-    with pa.ipc.new_stream(pa.FixedSizeBufferWriter(buffer), batch.schema) as writer:
-        writer.write_batch(batch)
-    return found[0]

@@ -55,6 +55,7 @@ class Workers:
         draws = hasattr(reader.stream.sampler, "begin")
         self._requests = _Requests(reader if draws else None)
         self._dataloader: DataLoader[Any] | None = None
+        self._pool = BufferPool()
         self._answers: Iterator[Any] | None = None
         self._check_shared_memory(windows.most_batches())
 
@@ -80,7 +81,7 @@ class Workers:
                 sizes, packed = answer
                 epoch, first, _ = request
                 # Only the user's functions ask for offsets; they ran in the worker.
-                yield Window(packed.unpack(), epoch, first, sizes, NO_OFFSETS)
+                yield Window(packed.unpack(self._pool), epoch, first, sizes, NO_OFFSETS)
             del answer  # its memory serves the next window
 
     def close(self) -> None:
