@@ -35,6 +35,7 @@ ORDER = [
     "lance_samplers",
     "grid",
     "layout",
+    "times",
     "column",
     "fills",
     "tensors",

@@ -26,7 +26,7 @@ import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -61,7 +61,7 @@ from lance_lightning.frames import (
     holds_uint64,
     refuse_uncollatable,
     refuse_unmade,
-    without_extensions,
+    to_rows,
 )
 from lance_lightning.layout import Unordered, ordered
 from lance_lightning.stacked import Stacked, common_dtype, join, numbers_of
@@ -266,8 +266,7 @@ class Format:
             return window.rows(start, stop)
         if self.name in _BY_COLUMN:
             return rows_of_columns(window, start, stop)
-        found = without_extensions(window.slice(start, stop - start)).to_pylist()
-        return cast("list[dict[str, Any]]", found)
+        return to_rows(window.slice(start, stop - start))
 
     def num_rows(self, batch: Any) -> int:
         """Return how many rows a batch of this format has."""

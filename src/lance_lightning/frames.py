@@ -23,28 +23,29 @@ from lance_lightning.columns import plan_field
 from lance_lightning.fills import check_fill
 from lance_lightning.sql import sql_name
 from lance_lightning.tensors import Layout, layout_of
+from lance_lightning.times import Library, refuse_times
 from lance_lightning.types import DataError
 
 
 def _to_polars(batch: pa.RecordBatch) -> Any:
     import polars
 
-    return polars.from_arrow(without_extensions(batch))
+    return polars.from_arrow(_checked(batch, "polars"))
 
 
 def _to_pandas(batch: pa.RecordBatch) -> Any:
-    return without_extensions(batch).to_pandas(use_threads=False)
+    return _checked(batch, "pandas").to_pandas(use_threads=False)
 
 
 def _to_python(batch: pa.RecordBatch) -> dict[str, Any]:
-    rows = without_extensions(batch).to_pylist()
+    rows = to_rows(batch)
     if not rows:
         return {name: [] for name in batch.schema.names}
     return cast("dict[str, Any]", default_collate(rows))
 
 
 def _to_python_columns(batch: pa.RecordBatch) -> dict[str, list[Any]]:
-    return cast("dict[str, list[Any]]", without_extensions(batch).to_pydict())
+    return cast("dict[str, list[Any]]", _checked(batch, "Python").to_pydict())
 
 
 def _to_arrow(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -58,6 +59,23 @@ FROM_ARROW: dict[str, Callable[[pa.RecordBatch], Any]] = {
     "python": _to_python,
     "python_col": _to_python_columns,
 }
+
+
+def to_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return Python values, one dict a row.
+
+    Raises:
+        DataError: A time that Python cannot hold.
+    """
+    return cast("list[dict[str, Any]]", _checked(batch, "Python").to_pylist())
+
+
+def _checked(batch: pa.RecordBatch, library: Library) -> pa.RecordBatch:
+    """Return ``batch`` without extensions, for a library that can hold its times."""
+    plain = without_extensions(batch)
+    for name, array in zip(plain.schema.names, plain.columns, strict=True):
+        refuse_times(name, array, library)
+    return plain
 
 
 def without_extensions(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -22,6 +22,7 @@ from lance_lightning.column import (
 )
 from lance_lightning.fills import check_fill
 from lance_lightning.layout import taken
+from lance_lightning.times import refuse_times
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ class Objects:
         return out
 
     def _values(self, array: pa.Array) -> Any:
+        refuse_times(self.name, array, "Python")
         values = [[] if value is None else value for value in array.to_pylist()]
         if self.options.target == "torch":
             return values
