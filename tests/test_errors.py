@@ -216,8 +216,8 @@ CASES = {
         ConfigError,
         ["splits must be one of AllRows, ", "RandomSplit", "got 'random'"],
     ),
-    "splits as shares": (
-        option(splits={"train": 0.9}),
+    "splits as a mapping of text": (
+        option(splits={"train": "most"}),
         ConfigError,
         ["splits must be one of", "or a mapping with a _target_"],
     ),
@@ -312,9 +312,9 @@ CASES = {
     "a seed as text": (option(seed="a"), ConfigError, ["seed must be an integer"]),
     "no seed": (option(seed=None), ConfigError, ["seed must be an integer, got None"]),
     "a sampler as text": (
-        option(sampler="shuffle"),
+        option(sampler="shufle"),
         ConfigError,
-        ["sampler must be one of BlockShuffle, Sequential, Sharded", "got 'shuffle'"],
+        ["sampler must be one of BlockShuffle, Sequential, Sharded", "got 'shufle'"],
     ),
     "a sampler's class": (
         option(sampler=Shuffle),

@@ -332,6 +332,48 @@ def test_a_dtype_settles_the_mix():
         batch_of(Format("torch_row", dtype="int64"), table)
 
 
+@pytest.mark.parametrize("name", ["torch", "numpy"])
+def test_one_dtype_of_floats_is_that_of_all_floats_and_of_nothing_else(name):
+    table = {
+        "id": pa.array([2**53 + 1, 1]),
+        "small": pa.array([7, 1], pa.uint8()),
+        "flag": [True, False],
+        "when": pa.array([1, 2], pa.timestamp("s")),
+        "text": ["a", "b"],
+        "half": pa.array(np.array([0.5, 1.5], np.float16)),
+        "double": [0.1, 2.5],
+        "vector": pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float64(), 2)),
+        "ragged": [[0.1], [0.2, 0.3]],
+        "parts": [{"x": 0.1, "n": 2**53 + 1}, {"x": 0.2, "n": 3}],
+    }
+    format = Format(name, dtype="float32")
+    found, kept = batch_of(format, table), batch_of(Format(name), table)
+    floats = {"half", "double", "vector", "ragged"}
+    for column in floats:
+        assert str(found[column].dtype).endswith("float32")
+        np.testing.assert_allclose(found[column], kept[column], rtol=1e-6)
+    assert str(found["parts"]["x"].dtype).endswith("float32")
+    assert found["parts"]["n"].tolist() == [2**53 + 1, 3]
+    for column in set(kept) - floats - {"parts"}:
+        assert getattr(found[column], "dtype", None) == getattr(
+            kept[column], "dtype", None
+        )
+        assert list(found[column]) == list(kept[column])
+    assert format.rows(format.convert(record_batch(table)), 0, 1)[0][
+        "double"
+    ].dtype == (found["double"].dtype)
+    with pytest.raises(DataError, match=r"'x' holds .*float16.*infinite"):
+        batch_of(Format(name, dtype="float16"), {"x": [1e6]})
+
+
+def test_a_float_dtype_of_all_columns_widens_bfloat16():
+    batch = record_batch({"x": bfloat16_array([0.5, 1.5])})
+    assert batch_of(Format("torch"), batch)["x"].dtype == torch.bfloat16
+    found = batch_of(Format("torch", dtype="float32"), batch)["x"]
+    assert found.dtype == torch.float32
+    assert found.tolist() == [0.5, 1.5]
+
+
 def test_bfloat16_is_stacked():
     table = {"a": bfloat16_array([1.5, 2.5]), "b": bfloat16_array([3.5, 4.5])}
     found = batch_of(Format("torch_row"), table)
@@ -452,7 +494,9 @@ def test_python_finds_nulls_within():
         ({"ragged": {"pad": 0, "multiple": 0}}, "ragged: multiple must be at least 1"),
         ({"ragged": {"a": {"pat": 0}}}, "ragged must be one of .*got {'pat': 0}"),
         ({"name": "numpy", "ragged": "nested"}, "numpy has not"),
-        ({"dtype": "float32"}, "does not fit output_format='torch'"),
+        ({"dtype": "int64"}, "does not fit output_format='torch'"),
+        ({"name": "numpy", "dtype": "uint8"}, "does not fit output_format='numpy'"),
+        ({"name": "arrow", "dtype": {"a": "float32"}}, "does not fit"),
         ({"name": "torch_row", "dtype": {"a": "float32"}}, "does not fit"),
         ({"name": "pandas", "dtype": "float32"}, "does not fit"),
         ({"name": "torch_row", "dtype": "float31"}, "dtype must be one of"),

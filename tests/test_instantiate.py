@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from hydra import compose, initialize, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -38,7 +39,7 @@ from lance_lightning import (
     Shuffle,
 )
 from lance_lightning.frozen import replace, values_of
-from lance_lightning.specs import SPECS
+from lance_lightning.specs import NAMES, SPECS
 
 ROWS = pa.table({"id": list(range(40))})
 ORDER = pa.table(
@@ -293,3 +294,64 @@ def test_a_key_of_another_class_in_a_plain_dict_names_the_argument():
         LanceDataModule("t.lance", splits={"_target_": "lance_lightning.HashSplit"})
     with pytest.raises(ConfigError, match=r"Shuffle got .*'seed'; it takes none"):
         Shuffle(seed=3)
+
+
+# -- short forms -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("argument", NAMES)
+def test_the_short_names_are_those_of_the_hydra_options(argument):
+    for name, kind in NAMES[argument].items():
+        with initialize(version_base="1.3", config_path=None):
+            data = compose(overrides=["+data=lance", f"data/{argument}={name}"]).data
+        assert data[argument]._target_ == f"lance_lightning.{kind.__name__}"
+    with initialize(version_base="1.3", config_path=None):
+        options = GlobalHydra.instance().config_loader().get_group_options
+        assert options(f"data/{argument}") == sorted(NAMES[argument])
+
+
+@pytest.mark.parametrize("name", NAMES["sampler"])
+def test_a_sampler_is_named_as_hydra_names_it(folder, name):
+    sampler = NAMES["sampler"][name]()
+    data = LanceDataModule(str(folder / "t.lance"), sampler=name)
+    assert data.sampler == sampler
+    assert data.hparams == LanceDataModule(folder / "t.lance", sampler=sampler).hparams
+    assert instantiate(config(folder), sampler=name).sampler == sampler
+    node = config(folder, f"data.sampler={name}")
+    assert instantiate(node).sampler == sampler
+
+
+@pytest.mark.parametrize(
+    "shares", [{"train": 0.75, "val": 0.25}, {"train": 1}, {"train": 0.5, "val": None}]
+)
+def test_shares_are_a_random_split(folder, shares):
+    data = LanceDataModule(folder / "t.lance", splits=shares)
+    assert data.splits == RandomSplit(shares)
+    again = LanceDataModule(**data.hparams)
+    assert again.splits == data.splits
+    own = {**TARGET, "source": str(folder / "t.lance"), "splits": shares}
+    assert instantiate(OmegaConf.create(own)).splits == data.splits
+
+
+def test_splits_with_defaults_have_a_short_name(folder):
+    uri = folder / "t.lance"
+    assert LanceDataModule(uri, splits="all").splits == AllRows()
+    with pytest.raises(ConfigError, match=r"got 'random'.*one of ratios, counts"):
+        LanceDataModule(uri, splits="random")
+    with pytest.raises(ConfigError, match=r"got 'hash'.*missing.*'columns'"):
+        LanceDataModule(uri, splits="hash")
+    with pytest.raises(ConfigError, match=r"short names 'all', .*, got 'al'"):
+        LanceDataModule(uri, splits="al")
+    with pytest.raises(ConfigError, match=r"'shuffle', got 'shufle'"):
+        LanceDataModule(uri, sampler="shufle")
+    with pytest.raises(ConfigError, match=r"ratios sum to 1\.5"):
+        LanceDataModule(uri, splits={"train": 1, "val": 0.5})
+
+
+def test_shares_among_the_keys_of_another_option_are_told_the_option(folder):
+    node = config(folder)
+    with pytest.raises(InstantiationException) as caught:
+        instantiate(node, splits={"train": 0.75, "val": 0.25})
+    (remedy,) = re.findall(r"'(data\.splits\.ratios=.*?)'", str(caught.value))
+    data = instantiate(config(folder, "data/splits=random", remedy))
+    assert data.splits == RandomSplit({"train": 0.75, "val": 0.25})

@@ -64,6 +64,7 @@ class Options:
         ragged: What becomes of lists of unequal length, one of `RAGGED_POLICIES`.
         padding: How they are padded under the policy ``"pad"``.
         dtype: One of `CAST_DTYPES`, or None for the dtype of the schema.
+        floats: The same for columns of floats, and those alone, that have no ``dtype``.
         decoder: What a column of bytes is decoded by: ``"image"``, or a function of
             bytes. None leaves them as they are.
     """
@@ -73,6 +74,7 @@ class Options:
     ragged: str = "pad"
     padding: Padding = Padding()
     dtype: str | None = None
+    floats: str | None = None
     decoder: Any = None
 
 

@@ -83,8 +83,16 @@ from lance_lightning.samplers import (
 from lance_lightning.shard import EvalShard
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.sources import SeparateSources, Source, as_source, live_source
-from lance_lightning.specs import check_saved, from_plain, plain_dict, spec_of
-from lance_lightning.splits import AllRows, Splits, permutation_of
+from lance_lightning.specs import (
+    SAMPLERS,
+    SPLITS,
+    check_saved,
+    from_plain,
+    named,
+    plain_dict,
+    spec_of,
+)
+from lance_lightning.splits import AllRows, permutation_of
 from lance_lightning.state import (
     AFRESH,
     STATE_VERSION,
@@ -137,11 +145,13 @@ class LanceDataModule(LightningDataModule):
         source: Where the rows come from: a URI, one of this package's sources, or a
             LanceDB table or permutation as it is.
         splits: How the rows are split; splits named ``train``, ``val``, ``test``
-            and ``predict`` serve the stages of those names.
+            and ``predict`` serve the stages of those names. A mapping from split to
+            its share, ``{"train": 0.8, "val": 0.2}``, is a `RandomSplit`.
         sampler: The order of training rows: one of this package's samplers; one of
             torch's, or your own, that yields indices of the split or lists of them; a
             function that is called with the split as a torch ``Dataset`` and returns
-            one; or a ``lance.sampler.Sampler``. Evaluation is in the plan's order.
+            one; or a ``lance.sampler.Sampler``. Ours may be named as Hydra names them,
+            ``"shuffle"``. Evaluation is in the plan's order.
         columns: Names of columns, or a mapping from new name to a column or SQL
             expression. None is all columns.
         output_format: ``"arrow"``, ``"numpy"``, ``"pandas"``, ``"polars"``,
@@ -178,8 +188,10 @@ class LanceDataModule(LightningDataModule):
             decodes PNG, JPEG, WebP and others to uint8 (3, H, W), a function makes of
             a row's bytes what it returns. One for all columns of bytes, or a mapping
             by column. Values of one shape are stacked, others come as a list.
-        dtype: One dtype for ``torch_row`` and ``torch_col``, such as
-            ``"float32"``, for columns of several.
+        dtype: With ``torch`` and ``numpy``, ``"float32"`` or another for all columns of
+            floats (integers stay as they are), or a mapping from column to dtype. With
+            ``torch_row`` and ``torch_col`` the one of their tensor. None is the
+            columns' own.
         arrow_transform: Takes and returns a ``pyarrow.RecordBatch``, before it is
             converted. Each function may be a mapping from stage to function.
         transform: Takes a batch in the output format and returns what you train on.
@@ -226,6 +238,8 @@ class LanceDataModule(LightningDataModule):
         check_saved(given)
         given = {name: from_plain(value, name) for name, value in given.items()}
         given["source"] = live_source(given["source"])
+        for name in ("splits", "sampler"):
+            given[name] = named(name, given[name])
         self._take(**given)
         self.save_hyperparameters(self._plain(given), frame=_outermost_frame())
 
@@ -241,12 +255,12 @@ class LanceDataModule(LightningDataModule):
             self._sources: dict[str, Source] = dict(given["source"].sources)
         else:
             self._sources = {ALL: as_source(given["source"])}
-        splits = spec_of("splits", given["splits"], Splits)
+        splits = spec_of("splits", given["splits"], *SPLITS)
         if not self._separate:
             splits = splits_of_source(self._sources[ALL], splits)
         self.splits = splits
         self.sampler: Sampler | SplitSampler = spec_of(
-            "sampler", as_spec(given["sampler"]), Sampler, SplitSampler
+            "sampler", as_spec(given["sampler"]), *SAMPLERS
         )
         self.columns = columns_of(given["columns"])
         self._columns = {

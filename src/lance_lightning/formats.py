@@ -74,6 +74,7 @@ from lance_lightning.types import (
 
 _BY_COLUMN = ("numpy", "torch")
 _STACKED = ("torch_col", "torch_row")
+_NUMBERS = (*_BY_COLUMN, *_STACKED)
 _EXTRAS = ("pandas", "polars")  # format, module and extra have one name
 
 
@@ -112,9 +113,11 @@ class Format:
             value and a width rounded up to a multiple of m; ``"values_offsets"``, all
             numbers end to end and ``NAME_offsets`` of rows + 1; ``"list"``, a list of
             one tensor a row; ``"nested"``, for torch alone, a nested tensor.
-        dtype: The dtype of the one tensor of torch_row and torch_col; for torch and
-            numpy a mapping from column to dtype. Columns of decimals need it. None
-            keeps what the schema says.
+        dtype: The dtype of the one tensor of torch_row and torch_col. For torch and
+            numpy the dtype of all columns of floats (also inside lists and structs),
+            or a mapping from column to dtype, which columns of decimals need. Values
+            are rounded to it; those that it cannot hold are an error. None keeps what
+            the schema says.
         decoders: For torch and numpy, what becomes of columns of bytes: ``"image"``
             makes uint8 (3, H, W) of an encoded image, a function makes of a row's
             bytes what it returns. One for all columns of bytes, or a mapping by
@@ -190,14 +193,18 @@ class Format:
         if self.dtype is None:
             return
         by_column = isinstance(self.dtype, Mapping)
-        if self.name not in (_BY_COLUMN if by_column else _STACKED):
-            raise ConfigError(
-                f"dtype={self.dtype!r} does not fit output_format={self.name!r}: "
-                "torch_row and torch_col take one dtype, torch and numpy a mapping "
-                "from column to dtype, and the other formats none"
-            )
         for dtype in _values(self.dtype, not by_column):
             check_one_of("dtype", dtype, CAST_DTYPES)
+        fits = self.name in _BY_COLUMN if by_column else self.name in _NUMBERS
+        if self.name in _BY_COLUMN and not by_column:
+            fits = self.dtype.startswith("float")  # another would cut fractions off
+        if not fits:
+            raise ConfigError(
+                f"dtype={self.dtype!r} does not fit output_format={self.name!r}: "
+                "torch and numpy take one of floats, for all columns of floats, or a "
+                "mapping from column to dtype; torch_row and torch_col take one dtype; "
+                "the other formats take none"
+            )
 
     def check(self, schema: pa.Schema) -> None:
         """Find out from the schema alone whether its columns can be converted.
@@ -285,7 +292,12 @@ class Format:
         return plan_columns(schema, self._options)
 
     def _options(self, name: str) -> Options:
-        dtype, decoders, ragged = self.dtype, self.decoders, self.ragged
+        decoders, ragged = self.decoders, self.ragged
+        dtype, floats = self.dtype, None
+        if isinstance(dtype, Mapping):
+            dtype = dtype.get(name)
+        elif self.name in _BY_COLUMN:
+            dtype, floats = None, dtype
         if not _is_ragged(ragged):
             ragged = ragged.get(name, "pad")
         kind, padding = parse_ragged(ragged)
@@ -294,7 +306,8 @@ class Format:
             nulls=self._nulls_of(name) or Nulls(),
             ragged=kind,
             padding=padding,
-            dtype=dtype.get(name) if isinstance(dtype, Mapping) else dtype,
+            dtype=dtype,
+            floats=floats,
             decoder=decoders.get(name) if isinstance(decoders, Mapping) else decoders,
         )
 

@@ -9,7 +9,7 @@ that a frozen dataclass has but its mark.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -77,14 +77,14 @@ def _checked(cls: Any, argument: str) -> Any:
 
 
 def refuse_unknown(
-    name: str, argument: str, given: Sequence[str] | Any, taken: Sequence[str]
+    name: str, argument: str, given: Mapping[str, Any], taken: Sequence[str]
 ) -> None:
     """Raise where a spec is given arguments that it does not take.
 
     Args:
         name: The spec's name.
         argument: Of the data module: the one that takes such a spec.
-        given: Names of what it is given.
+        given: What it is given, by name.
         taken: Names of what it takes.
 
     Raises:
@@ -93,6 +93,13 @@ def refuse_unknown(
     unknown = [key for key in given if key not in taken]
     if not unknown:
         return
+    if argument == "splits" and all(isinstance(given[key], float) for key in unknown):
+        shares = ", ".join(f"{key}: {given[key]}" for key in unknown)
+        raise ConfigError(
+            f"{name} takes no shares of splits, got {', '.join(map(repr, unknown))}: "
+            "they belong to another option of the Hydra group, data/splits=random "
+            f"'data.splits.ratios={{{shares}}}'"
+        )
     what = "unexpected keyword arguments"
     if len(unknown) == 1:
         what = "an unexpected keyword argument"

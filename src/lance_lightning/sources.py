@@ -440,7 +440,7 @@ class SeparateSources:
     ) -> None:
         named = {"train": train, "val": val, "test": test, "predict": predict}
         others = {*_arguments(LanceSource), *_arguments(LanceDBSource)}
-        wrong = [name for name in sources if name in others]
+        wrong = {name: sources[name] for name in sources if name in others}
         refuse_unknown("SeparateSources", "source", wrong, list(named))
         given = {
             name: value

@@ -8,6 +8,7 @@ import re
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,62 @@ SPECS: dict[str, type[Any]] = {
     )
 }
 
+SPLITS = (splits.Splits,)
+SAMPLERS = (samplers.Sampler, samplers.SplitSampler)
+
+# Short names, those of the Hydra groups' options.
+NAMES: dict[str, dict[str, type[Any]]] = {
+    "splits": {
+        "all": splits.AllRows,
+        "calculated": splits.CalculatedSplit,
+        "hash": splits.HashSplit,
+        "permutation": splits.PermutationSplit,
+        "random": splits.RandomSplit,
+        "sequential": splits.SequentialSplit,
+    },
+    "sampler": {
+        "block_shuffle": samplers.BlockShuffle,
+        "sequential": samplers.Sequential,
+        "sharded_batches": lance_samplers.ShardedBatches,
+        "sharded_fragments": lance_samplers.ShardedFragments,
+        "shuffle": samplers.Shuffle,
+    },
+}
+
+
+def named(argument: str, value: Any) -> Any:
+    """Return the spec that a short form stands for; anything else as it is.
+
+    Args:
+        argument: ``"splits"`` or ``"sampler"``.
+        value: A short name, for the spec with its defaults; for splits also a mapping
+            from split to its share, which is a `RandomSplit`.
+
+    Raises:
+        ConfigError: The spec of that name has no defaults, or the shares are wrong.
+    """
+    if isinstance(value, str) and value in NAMES[argument]:
+        kind = NAMES[argument][value]
+        try:
+            return kind()
+        except (TypeError, ConfigError) as error:
+            raise ConfigError(
+                f"{_must_be(argument, SPLITS if argument == 'splits' else SAMPLERS)}, "
+                f"got {value!r}: that is {kind.__name__} with its defaults, and it has "
+                f"none ({error})"
+            ) from error
+    if argument == "splits" and _is_shares(value):
+        return splits.RandomSplit(value)
+    return value
+
+
+def _is_shares(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(share is None or isinstance(share, Real) for share in value.values())
+    )
+
 
 def spec_of(name: str, value: Any, *kinds: type[Any]) -> Any:
     """Return a spec that is of one of the kinds that an argument takes.
@@ -50,10 +107,16 @@ def spec_of(name: str, value: Any, *kinds: type[Any]) -> Any:
     """
     if isinstance(value, kinds) and not isinstance(value, type):
         return value
+    raise ConfigError(f"{_must_be(name, kinds)}, got {value!r}")
+
+
+def _must_be(name: str, kinds: tuple[type[Any], ...]) -> str:
     names = [each for each, spec in SPECS.items() if set(kinds) & set(spec.__mro__)]
-    raise ConfigError(
+    short = ", ".join(map(repr, NAMES[name]))
+    shares = ", a mapping from split to share" if name == "splits" else ""
+    return (
         f"{name} must be one of {', '.join(names)}, such as {name}={names[0]}(...), or "
-        f"a mapping with a _target_, got {value!r}"
+        f"a mapping with a _target_{shares}, or one of the short names {short}"
     )
 
 

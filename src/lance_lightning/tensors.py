@@ -118,8 +118,11 @@ def number_of(leaf: pa.DataType, options: Options) -> Number | None:
     if stored is None:
         return None
     bfloat16 = is_bfloat16(leaf)
-    if options.dtype is not None:
-        given = np.dtype(options.dtype)
+    chosen = options.dtype
+    if chosen is None and (bfloat16 or pa.types.is_floating(leaf)):
+        chosen = options.floats
+    if chosen is not None:
+        given = np.dtype(chosen)
     elif bfloat16:
         given = np.dtype(np.int16 if options.target == "torch" else np.float32)
     elif pa.types.is_temporal(leaf):
@@ -134,7 +137,7 @@ def number_of(leaf: pa.DataType, options: Options) -> Number | None:
     if options.target == "numpy":
         return Number(stored, given, None, bfloat16)
     tensor = getattr(torch, given.name)
-    if bfloat16 and options.dtype is None:
+    if bfloat16 and chosen is None:
         tensor = torch.bfloat16
     return Number(stored, given, tensor, bfloat16)
 
