@@ -359,9 +359,8 @@ def test_one_dtype_of_floats_is_that_of_all_floats_and_of_nothing_else(name):
             kept[column], "dtype", None
         )
         assert list(found[column]) == list(kept[column])
-    assert format.rows(format.convert(record_batch(table)), 0, 1)[0][
-        "double"
-    ].dtype == (found["double"].dtype)
+    (row,) = format.rows(format.convert(record_batch(table)), 0, 1)
+    assert row["double"].dtype == found["double"].dtype
     with pytest.raises(DataError, match=r"'x' holds .*float16.*infinite"):
         batch_of(Format(name, dtype="float16"), {"x": [1e6]})
 
