@@ -27,6 +27,7 @@ ORDER = [
     "blobs",
     "identity",
     "snapshot",
+    "door",
     "lancedb_objects",
     "remote",
     "sources",

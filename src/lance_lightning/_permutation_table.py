@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lance_lightning.door import read_table, scan_table
 from lance_lightning.identity import identity_of
 from lance_lightning.snapshot import Snapshot, strip_secrets
 from lance_lightning.sources import as_source
@@ -64,7 +65,11 @@ def arrow_of(table: Any) -> Any:
         SourceError: There is no Lance dataset at the path.
     """
     if isinstance(table, (str, os.PathLike)):
-        found = as_source(table).resolve(Path()).open().to_table()
+        found = read_table(
+            as_source(table).resolve(Path()),
+            "reading the permutation table",
+            lambda dataset: dataset.to_table(),
+        )
     elif isinstance(table, pa.Table):
         found = table
     else:
@@ -142,8 +147,12 @@ def check_base(rows: PermutationRows, snapshot: Snapshot) -> None:
 
 def row_ids(snapshot: Snapshot) -> Any:
     """Return the row id, uint64, at each row offset."""
-    scanner = snapshot.open().scanner(columns=[ROW_ID], scan_in_order=True)
-    parts = [batch[ROW_ID].to_numpy() for batch in scanner.to_batches()]
+    batches = scan_table(
+        snapshot,
+        "reading the row ids",
+        lambda: snapshot.open().scanner(columns=[ROW_ID], scan_in_order=True),
+    )
+    parts = [batch[ROW_ID].to_numpy() for batch in batches]
     return np.concatenate([np.empty(0, np.uint64), *parts])
 
 

@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from lance_lightning.blobs import with_blobs
 from lance_lightning.cache import build_once
-from lance_lightning.fetch import PIECE_BYTES, Threads, read_windows
+from lance_lightning.door import read_table
+from lance_lightning.fetch import PIECE_BYTES, Threads, Wanted, read_windows
 from lance_lightning.gather import (
     BufferPool,
     Pool,
@@ -56,7 +57,7 @@ class CachedRows:
     chunk: int
 
     def read_windows(
-        self, windows: Iterable[tuple[Array, Array | None]], pool: Pool
+        self, windows: Iterable[Wanted], pool: Pool
     ) -> Iterator[pa.RecordBatch | Unordered]:
         """Read windows of rows, each in its order, as `fetch.read_windows` does.
 
@@ -65,7 +66,7 @@ class CachedRows:
             pool: Where the memory of the rows comes from.
         """
         batches = _mapped(self.path)
-        for offsets, order in windows:
+        for offsets, order, *_ in windows:
             gather = RowGather(len(offsets), pool)
             at = self.plan.places_in_table_order(offsets)
             places = slice(0, len(offsets)) if order is None else order
@@ -133,14 +134,22 @@ def cache_rows(
 def _write(
     path: Path, snapshot: Snapshot, columns: Any, plan: Plan, row_bytes: int, chunk: int
 ) -> None:
-    def windows() -> Iterator[tuple[Array, Array | None]]:
+    def windows() -> Iterator[Wanted]:
         for start in range(0, max(1, plan.num_rows), chunk):
             at = np.arange(start, min(start + chunk, plan.num_rows))
-            yield plan.in_table_order(at), None
+            rows = plan.in_table_order(at)
+            yield rows, None, f" for the local copy of split {plan.name!r}"
 
-    dataset = with_blobs(snapshot.open(), columns)
+    doing = f"keeping the rows of split {plan.name!r}"
+    dataset = read_table(snapshot, doing, lambda table: with_blobs(table, columns))
     batches = read_windows(
-        dataset, columns, windows(), row_bytes, BufferPool(), Threads()
+        dataset,
+        columns,
+        windows(),
+        row_bytes,
+        BufferPool(),
+        Threads(),
+        door=lambda doing, work: read_table(snapshot, doing, lambda _: work()),
     )
     first = _wide(ordered(next(batches)))
     # A stream: in a file all batches share their dictionaries.

@@ -49,6 +49,18 @@ Array = np.ndarray[Any, Any]
 T = TypeVar("T")
 U = TypeVar("U")
 
+# Sorted row offsets, the place of each, and what they are for.
+Wanted = tuple[Array, Array | None] | tuple[Array, Array | None, str]
+# Rows of the window, a piece of it, whether it is the last, what the window is for.
+Task = tuple[int, "Piece", bool, str]
+# Calls what reads a piece, given what is done.
+Door = Callable[[str, Callable[[], pa.Table]], pa.Table]
+
+
+def directly(doing: str, work: Callable[[], pa.Table]) -> pa.Table:
+    """Call what reads a piece, errors as they are."""
+    return work()
+
 
 class Threads:
     """The threads that read ahead for one loader, kept from epoch to epoch.
@@ -246,7 +258,7 @@ def in_order(offsets: Array) -> tuple[Array, Array | None]:
 def read_windows(
     dataset: Any,
     columns: Any,
-    windows: Iterable[tuple[Array, Array | None]],
+    windows: Iterable[Wanted],
     row_bytes: int,
     pool: Pool,
     threads: Threads,
@@ -254,27 +266,36 @@ def read_windows(
     piece_rows: int | None = None,
     *,
     variable: bool = False,
+    door: Door = directly,
 ) -> Iterator[pa.RecordBatch | Unordered]:
     """Read windows of rows, each in its order; pieces are read ahead across them.
 
     Args:
         dataset: An open Lance dataset.
         columns: Column names, or new names to SQL expressions.
-        windows: Sorted row offsets and the place of each, as `in_order` gives them.
+        windows: Sorted row offsets and the place of each, as `in_order` gives them;
+            then, if known, what they are for.
         row_bytes: Mean bytes of a row.
         pool: Where the memory of the rows comes from.
         threads: What reads the pieces.
         in_flight: Pieces asked for at once.
         piece_rows: Rows of a piece; None is what `PIECE_BYTES` hold.
         variable: Whether the width of a row varies.
+        door: Calls what reads a piece, and explains its errors.
 
     Yields:
         The rows, in memory that nobody else uses.
     """
     _let_malloc_keep_pieces()
 
-    def read(task: tuple[int, Piece, bool]) -> tuple[int, Piece, bool, pa.Table]:
-        return *task, read_piece(dataset, columns, task[1].offsets)
+    def read(task: Task) -> tuple[int, Piece, bool, pa.Table]:
+        rows, piece, last, purpose = task
+        offsets = piece.offsets
+        table = door(
+            f"reading {len(offsets)} rows{purpose}",
+            lambda: read_piece(dataset, columns, offsets),
+        )
+        return rows, piece, last, table
 
     gather: RowGather | None = None
     for rows, piece, last, table in read_ahead(
@@ -306,20 +327,21 @@ def _let_malloc_keep_pieces() -> None:
 
 
 def _tasks(
-    windows: Iterable[tuple[Array, Array | None]],
+    windows: Iterable[Wanted],
     row_bytes: int,
     piece_rows: int | None,
     variable: bool,
-) -> Iterator[tuple[int, Piece, bool]]:
-    """Yield the pieces of all windows: rows of the window, piece, whether the last."""
-    for offsets, order in windows:
+) -> Iterator[Task]:
+    """Yield the pieces of all windows."""
+    for offsets, order, *purpose in windows:
         pieces = list(
             pieces_of(offsets, order, row_bytes, piece_rows, variable=variable)
         )
         if not pieces:
             pieces = [Piece(offsets, slice(0, 0))]
         for number, piece in enumerate(pieces, 1):
-            yield len(offsets), piece, number == len(pieces)
+            last = number == len(pieces)
+            yield len(offsets), piece, last, purpose[0] if purpose else ""
 
 
 def _is_the_window(piece: Piece, rows: int) -> bool:

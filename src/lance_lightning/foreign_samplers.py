@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from lance import LanceDataset
 from lance.sampler import Sampler as LanceSampler
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler, SequentialSampler
 from torch.utils.data import Sampler as TorchSampler
 
+from lance_lightning.door import read_table
 from lance_lightning.drawn import Drawn, DrawnOrder
 from lance_lightning.frozen import spec
 from lance_lightning.order import key
@@ -270,10 +272,17 @@ def _draw_lance(
     Only their offsets are read.
     """
     with seeded_generators(int(key(_DRAWN, seed, epoch))):
-        batches = _fresh(sampler, epoch)(
-            snapshot.open(), batch_size=rows, columns=[_ROW_OFFSET]
+        found = read_table(
+            snapshot,
+            f"drawing epoch {epoch} with the sampler {_name(sampler)}",
+            lambda table: [
+                _offsets(_name(sampler), batch)
+                for batch in _fresh(sampler, epoch)(
+                    table, batch_size=rows, columns=[_ROW_OFFSET]
+                )
+            ],
+            caught=(OSError, pa.ArrowException),  # others can be the sampler's own
         )
-        found = [_offsets(_name(sampler), batch) for batch in batches]
     offsets = np.concatenate([*found, np.empty(0, np.int64)])
     if plan.is_range:
         inside = (offsets >= plan.start) & (offsets < plan.start + plan.num_rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from lance_lightning.batches import move
 from lance_lightning.blobs import BlobDataset, with_blobs
 from lance_lightning.column_cache import CachedRows
+from lance_lightning.door import read_table
 from lance_lightning.fetch import (
     IN_FLIGHT,
     IN_FLIGHT_FAR,
@@ -220,12 +221,14 @@ class Reader:
             threads: What reads ahead.
         """
         ours, theirs = itertools.tee(windows)
-        asked = ((rows.sorted, rows.order) for rows in theirs)
+        asked = ((rows.sorted, rows.order, self._purpose(rows)) for rows in theirs)
         if self.cached is not None:
             read = self.cached.read_windows(asked, pool)
         else:
             read = read_windows(
-                with_blobs(self.snapshot.open(), self.columns),
+                self._read(
+                    "opening the columns", lambda table: with_blobs(table, self.columns)
+                ),
                 self.columns,
                 asked,
                 self.row_bytes,
@@ -234,6 +237,7 @@ class Reader:
                 IN_FLIGHT if self.snapshot.is_local else IN_FLIGHT_FAR,
                 self.piece_rows,
                 variable=self.variable,
+                door=lambda doing, work: self._read(doing, lambda _: work()),
             )
         for data, rows in zip(read, ours, strict=True):
             yield Window(
@@ -336,9 +340,28 @@ class Reader:
             yield batch
             start += size
 
-    def _row_ids(self, offsets: Array) -> list[int]:
-        table = self.snapshot.open().take(offsets.tolist(), columns=[ROW_ID])
-        return [int(value) for value in table[ROW_ID].to_pylist()]
+    def _row_ids(self, offsets: Array) -> str:
+        """Return row ids for an error, which a read that fails must not hide."""
+        try:
+            table = self._read(
+                "reading row ids",
+                lambda table: table.take(offsets.tolist(), columns=[ROW_ID]),
+            )
+        except Exception as error:
+            return f"not known, since {error}"
+        return str(table[ROW_ID].to_pylist())
+
+    def _read(self, doing: str, work: Callable[[Any], T]) -> T:
+        return read_table(self.snapshot, doing, work)
+
+    def _purpose(self, rows: Rows) -> str:
+        last = rows.first + len(rows.sizes) - 1
+        batches = (
+            f"batch {last}"
+            if last == rows.first
+            else (f"batches {rows.first} to {last}")
+        )
+        return f" for {batches} of epoch {rows.epoch}, stage {self.stage!r},"
 
 
 def mean_row_bytes(snapshot: Snapshot, columns: Any, schema: pa.Schema) -> int:
@@ -352,11 +375,15 @@ def mean_row_bytes(snapshot: Snapshot, columns: Any, schema: pa.Schema) -> int:
         return max(1, int(sum(width for width in widths if width is not None)))
     rows = snapshot.num_rows
     spread = np.unique(np.linspace(0, rows - 1, min(rows, SAMPLE_ROWS)).astype("int64"))
-    dataset = snapshot.open()
-    total = int(dataset.take(spread, columns=columns).nbytes)
-    reading = with_blobs(dataset, columns)
-    if isinstance(reading, BlobDataset):
-        total += reading.num_bytes(spread)
+
+    def num_bytes(dataset: Any) -> int:
+        total = int(dataset.take(spread, columns=columns).nbytes)
+        reading = with_blobs(dataset, columns)
+        if isinstance(reading, BlobDataset):
+            total += reading.num_bytes(spread)
+        return total
+
+    total = read_table(snapshot, f"measuring {len(spread)} rows", num_bytes)
     return max(1, total // max(1, len(spread)))
 
 

@@ -18,7 +18,7 @@ from lance_lightning.extension_types import register_extension_types
 from lance_lightning.identity import Identity, identity_of
 from lance_lightning.projection import Columns, asked_of_lance, check_filter, one
 from lance_lightning.sql import literal_hint
-from lance_lightning.types import LISTED, SourceError, listed
+from lance_lightning.types import LISTED, LanceLightningError, SourceError, listed
 
 register_extension_types()  # before a schema is read
 
@@ -58,7 +58,7 @@ def explained(
     """Turn what Lance raises into a `SourceError` that shows no secret."""
     try:
         yield
-    except SourceError:
+    except LanceLightningError:
         raise
     except caught as error:
         # Lance appends the places in its own source files.

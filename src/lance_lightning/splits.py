@@ -47,6 +47,7 @@ from lance_lightning._split_specs import (
     builder_request,
 )
 from lance_lightning.cache import build_once
+from lance_lightning.door import scan_table
 from lance_lightning.plan import Plan, range_plan, save_offsets
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.split_sizes import split_sizes
@@ -212,7 +213,11 @@ class _Rows:
 
     def batches(self, columns: Any) -> Iterator[Any]:
         """Yield record batches of the columns, then the row offset."""
-        for batch in self.snapshot.scan(columns, self.filter).to_batches():
+        for batch in scan_table(
+            self.snapshot,
+            "reading the rows to split",
+            lambda: self.snapshot.scan(columns, self.filter),
+        ):
             self.progress.tick(batch.num_rows)
             yield batch
 
