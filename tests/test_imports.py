@@ -82,6 +82,7 @@ ORDER = [
     "inputs",
     "importing",
     "cli",
+    "__main__",
 ]
 LIGHTNING = {
     "lightning",

@@ -1,10 +1,12 @@
 """What is installed: the wheel's files, its public names, and the pins of `make`."""
 
+import email
 import json
 import os
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -24,14 +26,27 @@ SOURCES = REPO / "src"
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def built(kind, out):
+    command = [sys.executable, "-m", "build", f"--{kind}", "--no-isolation"]
     command += ["--outdir", str(out), str(REPO)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
-    (path,) = out.glob("*.whl")
+    (path,) = out.iterdir()
     return path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return built("wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel):
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
+    return email.message_from_bytes(archive.read(name))
 
 
 def test_wheel_holds_every_source_file_and_no_more(wheel):
@@ -45,6 +60,49 @@ def test_wheel_holds_every_source_file_and_no_more(wheel):
     assert "hydra_plugins/lance_lightning/conf/data/lance.yaml" in expected
     assert {name for name in held if ".dist-info/" not in name} == expected
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in held)
+
+
+def test_sdist_holds_the_docs_and_whatever_they_link_to(tmp_path):
+    with tarfile.open(built("sdist", tmp_path)) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    docs = {path.relative_to(REPO) for path in REPO.glob("docs/**/*") if path.is_file()}
+    docs |= {Path("README.md"), Path("CHANGELOG.md"), Path("BENCHMARKS.md")}
+    assert {path.as_posix() for path in docs} <= held
+    for page in docs:
+        for link in (
+            LINK.findall((REPO / page).read_text()) if page.suffix == ".md" else ()
+        ):
+            if "://" not in link and not link.startswith("#"):
+                path = (page.parent / link.partition("#")[0]).as_posix()
+                assert any(f"{name}/".startswith(f"{path}/") for name in held), link
+
+
+def test_readme_links_are_absolute_and_lead_to_files_there_are(metadata):
+    urls = dict(url.split(", ") for url in metadata.get_all("Project-URL"))
+    assert list(urls) == ["Homepage", "Documentation", "Changelog", "Issues"]
+    text = metadata.get_payload(decode=True).decode()
+    assert text.strip() == (REPO / "README.md").read_text().strip()
+    links = LINK.findall(text)
+    links += [urls["Documentation"], urls["Changelog"]]
+    inside = [link for link in links if link.startswith(urls["Homepage"])]
+    assert all(link.startswith("https://") for link in links)
+    assert len(inside) > 8
+    for link in inside:
+        kind, branch, path = link[len(urls["Homepage"]) + 1 :].split("/", 2)
+        assert branch == "main"
+        assert (REPO / path).is_dir() == (kind == "tree"), link
+        assert (REPO / path).exists(), link
+
+
+@pytest.mark.parametrize("command", [["-m", "lance_lightning"], None])
+def test_the_version_is_one(metadata, command):
+    program = Path(sys.executable).with_name("lance-lightning")
+    start = [str(program)] if command is None else [sys.executable, *command]
+    out = subprocess.run(
+        [*start, "--version"], capture_output=True, text=True, timeout=60
+    )
+    assert out.stdout == f"lance-lightning {lance_lightning.__version__}\n"
+    assert metadata["Version"] == lance_lightning.__version__
 
 
 def test_hydra_finds_the_group_from_the_wheel(wheel, tmp_path):

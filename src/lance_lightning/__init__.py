@@ -39,6 +39,8 @@ if TYPE_CHECKING:
         TransformError,
     )
 
+__version__ = "0.1.0"
+
 _MODULES = {
     "AllRows": "splits",
     "ArrowSource": "sources",

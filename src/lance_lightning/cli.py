@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
+from lance_lightning import __version__
 from lance_lightning.importing import BYTES_PER_FILE, ROWS_PER_FILE, import_table
 from lance_lightning.inputs import FORMATS
 from lance_lightning.types import LanceLightningError
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lance-lightning")
+    version = f"%(prog)s {__version__}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser(
         "import",
