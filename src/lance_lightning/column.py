@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -112,6 +113,35 @@ def refuse_dtype(name: str, arrow_type: pa.DataType, options: Options) -> None:
             f"dtype makes column {name!r} {options.dtype}, but its type is "
             f"{arrow_type}: only columns of numbers can be cast"
         )
+
+
+def refuse_nanoseconds(name: str, arrow_type: pa.DataType) -> None:
+    """Raise a `DataError` where Python values need pandas, and there is none.
+
+    Python's own times end at microseconds: Arrow gives nanoseconds as pandas' with
+    pandas installed, and without it fails at the first value that is not whole.
+    """
+    if _has_nanoseconds(arrow_type) and find_spec("pandas") is None:
+        why = (
+            "Python's own times hold no nanoseconds, as pandas' do (pip install "
+            "'lance-lightning[pandas]')"
+        )
+        raise unsupported(name, arrow_type, why)
+
+
+def _has_nanoseconds(arrow_type: pa.DataType) -> bool:
+    if isinstance(arrow_type, pa.BaseExtensionType):
+        return _has_nanoseconds(arrow_type.storage_type)
+    if pa.types.is_map(arrow_type):
+        parts = [arrow_type.key_type, arrow_type.item_type]
+    elif pa.types.is_struct(arrow_type):
+        parts = [field.type for field in arrow_type]
+    else:
+        value_type = getattr(arrow_type, "value_type", None)
+        if value_type is None:
+            return getattr(arrow_type, "unit", None) == "ns"
+        parts = [value_type]
+    return any(_has_nanoseconds(part) for part in parts)
 
 
 def null_error(name: str, count: int, total: int) -> DataError:

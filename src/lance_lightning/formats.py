@@ -45,6 +45,7 @@ from lance_lightning.column import (
     count_nulls,
     is_bytes,
     null_error,
+    refuse_nanoseconds,
     unsupported,
 )
 from lance_lightning.columns import (
@@ -354,6 +355,8 @@ class Format:
                 check_arrow_fill(field, nulls.value)
             if self.name == "python":
                 refuse_uncollatable(field.name, field.type)
+            elif self.name == "python_col":
+                refuse_nanoseconds(field.name, field.type)
             elif self.name in _EXTRAS:
                 refuse_unmade(self.name, field)
 

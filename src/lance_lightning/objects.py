@@ -18,6 +18,7 @@ from lance_lightning.column import (
     is_text,
     null_error,
     refuse_dtype,
+    refuse_nanoseconds,
     unsupported,
 )
 from lance_lightning.fills import check_fill
@@ -141,4 +142,5 @@ def plan_objects(
     if options.nulls.policy == "fill":
         why = "its nulls cannot be filled: give nulls='mask', or fill them in SQL"
         raise unsupported(name, arrow_type, why)
+    refuse_nanoseconds(name, arrow_type)
     return Objects(name, options)

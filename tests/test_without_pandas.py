@@ -1,4 +1,4 @@
-"""Lance's own Arrow types read alike with pandas and without."""
+"""What pandas changes where it is installed, and what it must not."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import sys
 
 import lance
 import pyarrow as pa
+import pytest
 from lance.arrow import (
     EncodedImageType,
     FixedShapeImageTensorType,
     ImageURIType,
     bfloat16_array,
 )
+
+from lance_lightning import ArrowSource, DataError, LanceDataModule
 
 WITHOUT_PANDAS = "import sys; sys.modules['pandas'] = None\n"
 READ = """
@@ -74,3 +77,34 @@ def test_types_of_lance_read_alike_without_pandas(tmp_path):
     assert without == with_pandas
     assert without["shape"] == [2, 2, 3]
     assert "lance.bfloat16" in without["arrow"]["names"]
+
+
+NANOSECONDS = {
+    "time": pa.timestamp("ns"),
+    "zone": pa.timestamp("ns", "UTC"),
+    "wait": pa.duration("ns"),
+    "clock": pa.time64("ns"),
+    "inside": pa.list_(pa.struct([("at", pa.timestamp("ns"))])),
+}
+
+
+@pytest.mark.parametrize("name", NANOSECONDS)
+def test_nanoseconds_as_python_values_ask_for_pandas_at_once(name, monkeypatch):
+    table = pa.table({"id": [1], name: pa.nulls(1, NANOSECONDS[name])})
+    data = LanceDataModule(ArrowSource(table), output_format="python_col")
+    next(iter(data.train_dataloader()))
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    message = rf"'{name}' has type .*ns.*pip install 'lance-lightning\[pandas\]'"
+    for output_format in (
+        ("python_col", "numpy") if name == "inside" else ("python_col",)
+    ):
+        data = LanceDataModule(ArrowSource(table), output_format=output_format)
+        with pytest.raises(DataError, match=message):
+            data.train_dataloader()
+
+
+def test_microseconds_as_python_values_need_no_pandas(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    table = pa.table({"at": pa.array([1], pa.timestamp("us"))})
+    data = LanceDataModule(ArrowSource(table), output_format="python_col")
+    assert next(iter(data.train_dataloader()))["at"][0].year == 1970
