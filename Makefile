@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+BARE := .venv-wheel
 BENCH := .venv-bench/bin/python
 BENCH_READY := .venv-bench/.ready
 
-.PHONY: help venv demo test test-slow lint bench format
+.PHONY: help venv demo test test-slow test-wheel lint bench format
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +32,18 @@ test: $(READY)  ## run the tests
 
 test-slow: $(READY)  ## run the tests that take minutes
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+# In an environment of its own with nothing but the wheel and what it asks for, and in a
+# folder from which the checkout cannot be imported.
+test-wheel: $(READY)  ## try the wheel without extras and development tools
+	@rm -rf $(BARE)
+	@$(BIN)/python -m build --wheel --no-isolation --outdir $(BARE)/dist . > /dev/null
+	@echo "==> installing the wheel into $(BARE)"
+	@$(PYTHON) -m venv $(BARE)
+	@$(BARE)/bin/python -m pip install -qq --disable-pip-version-check \
+		-c constraints.txt $(BARE)/dist/*.whl
+	@cp tests/bare_wheel.py $(BARE)/
+	@cd $(BARE) && env -u PYTHONPATH bin/python bare_wheel.py
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .
