@@ -10,7 +10,8 @@ from conftest import flat
 from own_batches import OwnBatch, WriteWorker, slow
 
 from lance_lightning import ConfigError, LanceDataModule
-from lance_lightning.loader import check_dataloader_kwargs, pinned
+from lance_lightning.batches import pinned
+from lance_lightning.loader import check_dataloader_kwargs
 
 
 def module(uri, num_workers=2, **options):

@@ -50,6 +50,8 @@ ORDER = [
     "formats",
     "gather",
     "transport",
+    "batch_pickler",
+    "sent_batches",
     "fetch",
     "column_cache",
     "transforms",

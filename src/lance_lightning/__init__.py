@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         SourceError,
         StateError,
         TransformError,
+        WorkerError,
     )
 
 __version__ = "0.1.0"
@@ -67,6 +68,7 @@ _MODULES = {
     "SourceError": "types",
     "StateError": "types",
     "TransformError": "types",
+    "WorkerError": "types",
 }
 
 __all__ = [
@@ -95,6 +97,7 @@ __all__ = [
     "SourceError",
     "StateError",
     "TransformError",
+    "WorkerError",
 ]
 
 

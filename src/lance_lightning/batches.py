@@ -65,6 +65,21 @@ def _like_mapping(batch: Mapping[Any, Any], moved: dict[Any, Any]) -> Any:
     return clone
 
 
+def pinned(batch: Any) -> Any:
+    """Return a batch in page-locked memory, as torch's ``DataLoader`` does it.
+
+    A batch of a type that has a ``pin_memory`` method of its own is pinned by that.
+    """
+    if callable(getattr(batch, "pin_memory", None)):
+        return batch.pin_memory()
+    return move(batch, _pinned_leaf)
+
+
+def _pinned_leaf(value: Any) -> Any:
+    own = getattr(value, "pin_memory", None)
+    return own() if callable(own) else value
+
+
 def batch_size_of(batch: Any) -> int | None:
     """Return the number of rows of a batch, or None where it does not tell.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lance_lightning.batches import move
+from lance_lightning.batches import pinned
 from lance_lightning.fetch import Ahead, Threads, read_ahead
 from lance_lightning.gather import BufferPool
 from lance_lightning.grid import Request
@@ -89,21 +89,6 @@ def check_dataloader_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
         )
     # torch has it from 2.6 on.
     return {name: kwargs[name] for name in kwargs if name != "in_order"}
-
-
-def pinned(batch: Any) -> Any:
-    """Return a batch in page-locked memory, as torch's ``DataLoader`` does it.
-
-    A batch of a type that has a ``pin_memory`` method of its own is pinned by that.
-    """
-    if callable(getattr(batch, "pin_memory", None)):
-        return batch.pin_memory()
-    return move(batch, _pinned_leaf)
-
-
-def _pinned_leaf(value: Any) -> Any:
-    own = getattr(value, "pin_memory", None)
-    return own() if callable(own) else value
 
 
 def _no_batches() -> Batches:

@@ -32,7 +32,7 @@ from lance_lightning.samplers import Sampler
 from lance_lightning.shard import BatchShard, EvalShard, TrainShard
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.transforms import BatchPlace, Transforms, make_batch
-from lance_lightning.types import ROW_ID, DecodeError, TransformError
+from lance_lightning.types import ROW_ID, DecodeError, TransformError, WorkerError
 
 WINDOW_BYTES = 80 << 20  # BlockShuffle's default buffer is 64 MB of rows, and a little
 
@@ -311,15 +311,8 @@ class Reader:
                 yield self.format.slice(window.data, start, start + size)
                 start += size
             return
-        for number, size in zip(window.numbers, window.sizes, strict=True):
-            place = BatchPlace(
-                self.stage,
-                self.stream.seed,
-                window.epoch,
-                number,
-                self.stream.shard.world.rank,
-                window.row_offsets[start : start + size],
-            )
+        for at, size in enumerate(window.sizes):
+            place = self.place(window, at)
             try:
                 batch = make_batch(
                     window.data,
@@ -339,6 +332,31 @@ class Reader:
                 )
             yield batch
             start += size
+
+    def place(self, window: Window | Rows, at: int) -> BatchPlace:
+        """Return where a window's batch number ``at``, from 0, stands."""
+        start = sum(window.sizes[:at])
+        return BatchPlace(
+            self.stage,
+            self.stream.seed,
+            window.epoch,
+            window.first + at * window.stride,
+            self.stream.shard.world.rank,
+            window.row_offsets[start : start + window.sizes[at]],
+        )
+
+    def not_sent(self, place: BatchPlace, error: Exception) -> TransformError:
+        """Return the error for a batch that cannot cross from a worker."""
+        said = str(error)
+        if not isinstance(error, WorkerError):  # which has a remedy of its own
+            said = (
+                f"{type(error).__name__}: {error}; let your functions return tensors, "
+                "arrays and plain values, or use num_workers=0"
+            )
+        ids = self._row_ids(place.row_offsets[:8])
+        return TransformError(
+            f"a batch cannot be sent from a worker: {said} ({place}); row ids {ids}"
+        )
 
     def _row_ids(self, offsets: Array) -> str:
         """Return row ids for an error, which a read that fails must not hide."""

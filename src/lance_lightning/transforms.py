@@ -120,6 +120,15 @@ class BatchPlace:
     rank: int
     row_offsets: np.ndarray[Any, Any]
 
+    def __str__(self) -> str:
+        shown = ", ".join(str(offset) for offset in self.row_offsets[:8])
+        more = len(self.row_offsets) - 8
+        return (
+            f"stage {self.stage!r}, epoch {self.epoch}, batch {self.batch}, "
+            f"rank {self.rank}, row offsets "
+            f"[{shown}{f', and {more} more' if more > 0 else ''}]"
+        )
+
 
 def make_batch(
     window: Any,
@@ -197,12 +206,8 @@ def _call(name: str, function: Callable[[Any], Any], value: Any, at: BatchPlace)
     try:
         return function(value)
     except Exception as error:
-        shown = ", ".join(str(offset) for offset in at.row_offsets[:8])
-        more = len(at.row_offsets) - 8
         raise TransformError(
-            f"{name} raised {type(error).__name__}: {error} (stage {at.stage!r}, "
-            f"epoch {at.epoch}, batch {at.batch}, rank {at.rank}, row offsets "
-            f"[{shown}{f', and {more} more' if more > 0 else ''}])"
+            f"{name} raised {type(error).__name__}: {error} ({at})"
         ) from error
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,8 +15,11 @@ import torch
 
 from lance_lightning.gather import ALIGNMENT, BufferPool, Pool, memories, padded
 from lance_lightning.layout import Layout
+from lance_lightning.types import WorkerError
 
 Array = np.ndarray[Any, Any]
+
+SHARED_MEMORY = "/dev/shm"
 
 _HEAD = ALIGNMENT  # its first byte says whether the main process looks at the block
 # A block is an open file in both processes. The largest columns of a window have one
@@ -32,12 +37,18 @@ class _Block:
     Args:
         size: Bytes, at least.
         is_shared: Whether several columns may lie in it.
+
+    Raises:
+        WorkerError: There is no more shared memory, or no more file descriptors.
     """
 
     def __init__(self, size: int, is_shared: bool) -> None:
         self.is_shared = is_shared
         self.tensor = torch.empty(_HEAD + size, dtype=torch.uint8)
-        self.tensor.untyped_storage().share_memory_()
+        try:
+            self.tensor.untyped_storage().share_memory_()
+        except (RuntimeError, OSError) as error:
+            raise _not_shared(size, error) from error
         self.memory: Array = self.tensor.numpy()
         self.memory[0] = 0
         self.is_lent = False
@@ -46,6 +57,11 @@ class _Block:
     @property
     def size(self) -> int:
         return len(self.memory) - _HEAD
+
+    @property
+    def values(self) -> Array:
+        """The bytes of a message's values."""
+        return self.memory[_HEAD:]
 
     @property
     def is_free(self) -> bool:
@@ -90,6 +106,23 @@ class SharedPool:
         lent = block.memory[_HEAD : _HEAD + size]
         weakref.finalize(lent, block.give_back)
         return block.memory[_HEAD : _HEAD + size], pa.py_buffer(lent)
+
+    @contextlib.contextmanager
+    def blocks(self, sizes: Sequence[int]) -> Iterator[list[_Block]]:
+        """Give blocks to write to and send; they come back if that raises.
+
+        Otherwise they do when the main process has dropped what it was sent.
+        """
+        taken: list[_Block] = []
+        try:
+            for part, size in enumerate(sizes):
+                taken.append(self._free_block(size, part))
+                taken[-1].memory[0] = 1
+            yield taken
+        except BaseException:
+            for block in taken:
+                block.memory[0] = 0
+            raise
 
     def _free_block(self, size: int, part: int) -> _Block:
         step = 1 << max(0, (size - 1).bit_length() - _STEPS.bit_length() + 1)
@@ -211,10 +244,19 @@ def _received(
 
 def _watched(block: torch.Tensor) -> torch.Tensor:
     """Return a block that says so when nothing looks at it any more."""
+    return torch.from_numpy(_lent(block, 0))
+
+
+def received_values(block: torch.Tensor) -> Array:
+    """Return the values in a block; once the array is gone the block is free."""
+    return _lent(block, _HEAD)
+
+
+def _lent(block: torch.Tensor, start: int) -> Array:
     flag = block.numpy()[:1]
-    lent = block.numpy()[:]
+    lent = block.numpy()[start:]
     weakref.finalize(lent, flag.fill, 0).atexit = False
-    return torch.from_numpy(lent)
+    return lent
 
 
 def pack(batch: pa.RecordBatch, pool: SharedPool) -> PackedBatch:
@@ -297,3 +339,16 @@ def _streamed(
 def _write(batch: pa.RecordBatch, sink: Any) -> None:
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
+
+
+def _not_shared(size: int, error: Exception) -> WorkerError:
+    try:
+        free = f" of which {shutil.disk_usage(SHARED_MEMORY).free >> 20} MB are free"
+    except OSError:  # not Linux
+        free = ""
+    return WorkerError(
+        f"a worker needs {-(-size >> 20)} MB more of shared memory,{free} "
+        f"({error}): give the container more (docker run --shm-size=8g), or use "
+        "num_workers=0, fewer workers, a smaller batch_size, or functions that return "
+        "smaller batches"
+    )

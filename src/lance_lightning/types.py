@@ -66,6 +66,10 @@ class TransformError(LanceLightningError, RuntimeError):
     """A user's function raised; the message names stage, batch and row ids."""
 
 
+class WorkerError(LanceLightningError, RuntimeError):
+    """A worker process that ended by itself, could not start or could not go on."""
+
+
 def check_int(name: str, value: Any, minimum: int, below: int = TOO_LARGE) -> int:
     """Return ``value`` as Python's own integer, within its bounds.
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import multiprocessing
+import os
 import pickle
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
@@ -16,10 +22,18 @@ from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.grid import Request
 from lance_lightning.layout import ordered
 from lance_lightning.reader import Reader, Rows, Window
-from lance_lightning.transport import SharedPool, pack
-from lance_lightning.types import ConfigError, TransformError
+from lance_lightning.sent_batches import (
+    Held,
+    Message,
+    PinnedBatches,
+    Sendable,
+    SentBatches,
+)
+from lance_lightning.transport import SHARED_MEMORY, SharedPool, pack
+from lance_lightning.types import ConfigError, WorkerError
 
-SHARED_MEMORY = "/dev/shm"
+# How torch begins when a worker, or the thread that pins, does not answer.
+FAILED = ("DataLoader worker (pid", "DataLoader timed out", "Pin memory thread")
 NO_OFFSETS = np.empty(0, dtype=np.int64)
 
 
@@ -54,6 +68,7 @@ class Workers:
         # could draw something else.
         draws = hasattr(reader.stream.sampler, "begin")
         self._requests = _Requests(reader if draws else None)
+        self._held = Held()
         self._dataloader: DataLoader[Any] | None = None
         self._pool = BufferPool()
         self._answers: Iterator[Any] | None = None
@@ -62,27 +77,74 @@ class Workers:
     def answers(self, requests: Sequence[Request]) -> Iterator[Any]:
         """Yield what the workers make of each request, in order.
 
-        That is a list of batches where the workers cut them, else the `Window` as it
-        was read.
+        That is the batches where the workers cut them, else the `Window` as it was
+        read.
+
+        Raises:
+            WorkerError: A worker ended by itself or took too long.
+            TransformError: A batch could not be sent.
         """
-        if self._dataloader is None:
-            self._dataloader = self._start()
         self._requests.pending = requests
-        self._answers = mine = iter(self._dataloader)
+        self._answers = mine = self._begin()
         number = id(mine)
         del mine
         for request in requests:
             if self._answers is None or id(self._answers) != number:
                 return
-            answer = next(self._answers)
+            answer = self._next()
             if self._reader.cuts_batches:
-                yield answer
+                yield self._batches(answer, request)
             else:
                 sizes, packed = answer
                 epoch, first, _ = request
                 # Only the user's functions ask for offsets; they ran in the worker.
                 yield Window(packed.unpack(self._pool), epoch, first, sizes, NO_OFFSETS)
             del answer  # its memory serves the next window
+
+    def _begin(self) -> Iterator[Any]:
+        if self._dataloader is not None:
+            try:
+                return iter(self._dataloader)
+            except RuntimeError as error:
+                if not str(error).startswith(FAILED):
+                    raise
+                error.with_traceback(None)
+            self.close()  # a worker that was lost since the last iteration
+        self._dataloader = self._start()
+        return iter(self._dataloader)
+
+    def _next(self) -> Any:
+        assert self._answers is not None
+        try:
+            return next(self._answers)
+        except RuntimeError as error:
+            if not str(error).startswith(FAILED):
+                raise
+            said = str(error)
+            # Its traceback holds the iterator, which would not end.
+            error.with_traceback(None)
+        self.close()
+        raise WorkerError(
+            f"{said}. Its own message, if it left one, is above. A worker that was "
+            "killed may have run out of memory: use fewer workers or a smaller "
+            "batch_size. One that cannot start may lack the script's "
+            '`if __name__ == "__main__":`. The next iteration starts workers anew'
+        )
+
+    def _batches(
+        self, answer: SentBatches | PinnedBatches, request: Request
+    ) -> Iterator[Any]:
+        batches = answer.unpack(self._held)
+        for at in itertools.count():
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except Exception as error:
+                place = self._reader.place(self._reader.rows(*request), at)
+                raise self._reader.not_sent(place, error) from error
+            yield batch
+            del batch
 
     def close(self) -> None:
         """Stop the workers; the next request starts them again."""
@@ -94,8 +156,9 @@ class Workers:
             "persistent_workers": True,
             # Without one, torch draws from its global generator at every epoch.
             "generator": torch.Generator(),
-            **self._options,
             "multiprocessing_context": "spawn",
+            **self._options,
+            "worker_init_fn": _Start(self._options.get("worker_init_fn")),
         }
         return DataLoader(
             _Windows(self._reader),
@@ -155,44 +218,118 @@ class _Requests:
 
 
 class _Windows(Dataset[Any]):
-    """What a worker holds: it answers a request with one window."""
+    """What a worker holds: it answers a request with one window.
+
+    Args:
+        reader: What it reads.
+    """
 
     def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+        self._reader: Reader | None = reader
+        self._pickled = b""
+        self._begin()
+
+    def _begin(self) -> None:
         self._threads = Threads()
-        self._sent = False  # whether a batch was
-        self._pool: Pool = BufferPool() if reader.cuts_batches else SharedPool()
+        self._private = BufferPool()
+        self._shared = SharedPool()
 
-    def __getitem__(self, request: Request | Rows) -> Any:
-        rows = request
-        if not isinstance(rows, Rows):
-            rows = self._reader.rows(*rows)
-        (window,) = self._reader.read([rows], self._pool, self._threads)
-        if self._reader.cuts_batches:
-            parts = map(self._reader.convert, self._reader.parts(window))
-            batches = [b for part in parts for b in self._reader.batches(part)]
-            if not self._sent:
-                _check_batch(batches[0])
-                self._sent = True
-            return batches
-        assert isinstance(self._pool, SharedPool)
-        return list(window.sizes), pack(ordered(window.data), self._pool)
+    def __getstate__(self) -> dict[str, Any]:
+        # The reader stays pickled until it is asked for: an error then crosses to the
+        # main process, where one at the start of a worker would only end it.
+        return {"_pickled": bytes(ForkingPickler.dumps(self._reader))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._reader, self._pickled = None, state["_pickled"]
+        self._begin()
+
+    def __getitem__(self, request: Request | Rows) -> Sendable:
+        with _errors_that_cross():
+            return self._answer(request)
+
+    def _answer(self, request: Request | Rows) -> Sendable:
+        reader = self._reader = self._reader or self._unpickled()
+        rows = request if isinstance(request, Rows) else reader.rows(*request)
+        pool: Pool = self._private if reader.cuts_batches else self._shared
+        (window,) = reader.read([rows], pool, self._threads)
+        if reader.cuts_batches:
+            return self._cut(reader, window)
+        packed = pack(ordered(window.data), self._shared)
+        return Sendable((list(window.sizes), packed))
+
+    def _cut(self, reader: Reader, window: Window) -> Sendable:
+        message = Message(self._shared)
+        parts = map(reader.convert, reader.parts(window))
+        batches = itertools.chain.from_iterable(map(reader.batches, parts))
+        for at, batch in enumerate(batches):
+            try:
+                message.add(batch)
+            except Exception as error:
+                raise reader.not_sent(reader.place(window, at), error) from error
+        try:
+            return message.finish()
+        except Exception as error:
+            raise reader.not_sent(reader.place(window, 0), error) from error
+
+    def _unpickled(self) -> Reader:
+        try:
+            reader: Reader = ForkingPickler.loads(self._pickled)
+        except Exception as error:
+            raise WorkerError(
+                f"a worker cannot load what it was sent ({type(error).__name__}: "
+                f"{error}): your functions and what they hold must be importable "
+                "there, from a module and not from under a script's "
+                '`if __name__ == "__main__":`; or use num_workers=0'
+            ) from error
+        return reader
 
 
-def _check_batch(batch: Any) -> None:
-    """Raise a `TransformError` for a batch that cannot cross to the main process.
+class _Start:
+    """What a worker does first.
 
-    torch pickles it on a thread that prints the error and drops the batch: the main
-    process would wait for it forever.
+    Args:
+        then: The user's ``worker_init_fn``.
     """
+
+    def __init__(self, then: Callable[[int], Any] | None) -> None:
+        self._then = then
+
+    def __call__(self, worker: int) -> None:
+        end_with_parent()
+        if self._then is not None:
+            with _errors_that_cross():
+                self._then(worker)
+
+
+@contextlib.contextmanager
+def _errors_that_cross() -> Iterator[None]:
+    """Raise an error of a class that can be pickled: torch sends the class along."""
     try:
-        pickle.dumps(batch)
+        yield
     except Exception as error:
-        raise TransformError(
-            "what your functions make of a batch cannot be sent from a worker "
-            f"({type(error).__name__}: {error}): let them return tensors, arrays and "
-            "plain values, or use num_workers=0"
-        ) from error
+        try:
+            pickle.dumps(type(error))
+        except Exception:
+            name = type(error).__qualname__
+            raise WorkerError(f"a worker raised {name}: {error}") from error
+        raise
+
+
+def end_with_parent() -> None:
+    """End this worker as soon as its parent ends, however that does.
+
+    torch's worker asks who its parent is when it begins to work; if the parent ended
+    before, it would wait forever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:  # not a worker
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="lance_lightning_parent", daemon=True).start()
 
 
 def _as_it_is(value: Any) -> Any:
