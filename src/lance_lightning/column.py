@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol
@@ -11,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from lance_lightning.sql import sql_name
-from lance_lightning.types import ConfigError, DataError
+from lance_lightning.types import ConfigError, DataError, NullError
 
 Target = Literal["torch", "numpy"]
 RAGGED_POLICIES = ("pad", "values_offsets", "list", "nested")
@@ -144,15 +145,59 @@ def _has_nanoseconds(arrow_type: pa.DataType) -> bool:
     return any(_has_nanoseconds(part) for part in parts)
 
 
-def null_error(name: str, count: int, total: int) -> DataError:
+@dataclass(frozen=True, slots=True)
+class NullCount:
+    """The nulls of one column.
+
+    Args:
+        name: The column, a field of a struct with dots.
+        count: How many there are.
+        total: Among how many values.
+        inside: Whether they are in lists, where no filter reaches them.
+    """
+
+    name: str
+    count: int
+    total: int
+    inside: bool = False
+
+    def __str__(self) -> str:
+        inside = " inside lists" if self.inside else ""
+        return (
+            f"column {self.name!r} has {self.count} nulls{inside} among the "
+            f"{self.total} values read at once"
+        )
+
+
+def null_error(name: str, count: int, total: int, inside: bool = False) -> NullError:
     """Return the error of ``count`` nulls among ``total`` values."""
-    whole = name.partition(".")[0]  # a policy is a whole column's
-    return DataError(
-        f"column {name!r} has {count} nulls among the {total} values read at once, and "
-        f"the output cannot hold null: set nulls={{{whole!r}: {{'fill': value}}}} or, "
-        f"for torch and numpy, nulls={{{whole!r}: 'mask'}}, or leave them out with "
-        f"filter={f'{sql_name(name)} is not null'!r}"
+    return nulls_error([NullCount(name, count, total, inside)])
+
+
+def nulls_error(
+    found: Sequence[NullCount], sql_of: Callable[[str], str] = sql_name
+) -> NullError:
+    """Return the error of the nulls of all columns that have some.
+
+    Args:
+        found: The columns.
+        sql_of: Returns how a filter names a column.
+    """
+    # A policy is a whole column's, a struct's too.
+    policies = dict.fromkeys(each.name.partition(".")[0] for each in found)
+    fills = ", ".join(f"{name!r}: {{'fill': value}}" for name in policies)
+    masks = ", ".join(f"{name!r}: 'mask'" for name in policies)
+    message = (
+        f"{', '.join(map(str, found))}, and the output cannot hold null: set "
+        f"nulls={{{fills}}} or, for torch and numpy, nulls={{{masks}}}"
     )
+    rows = [f"{sql_of(each.name)} is not null" for each in found if not each.inside]
+    if rows:
+        message += (
+            ", or leave such rows out where they come from, LanceSource(uri, "
+            f"filter=...), with filter={' and '.join(rows)!r}"
+        )
+    return NullError(message, found)
 
 
 def count_nulls(array: pa.Array) -> int:

@@ -24,10 +24,12 @@ import torch
 
 from lance_lightning.column import (
     Column,
+    NullCount,
     Nulls,
     Options,
     as_numpy,
     like,
+    nulls_error,
     refuse_dtype,
     unsupported,
 )
@@ -35,7 +37,7 @@ from lance_lightning.decoders import plan_decoded
 from lance_lightning.objects import Deferred, plan_objects, plan_texts
 from lance_lightning.ragged import Ragged, plan_lists
 from lance_lightning.tensors import plan_numbers, refuse_fractions
-from lance_lightning.types import ConfigError
+from lance_lightning.types import ConfigError, NullError
 
 
 def plan_columns(
@@ -199,19 +201,30 @@ def convert_columns(
         arrays: The rows.
         others: The numbers of the columns that are not in order.
         order: Where these have each row, int64 of shape (rows,).
+
+    Raises:
+        DataError: Values, or the nulls of any of the columns, that their output
+            cannot hold.
     """
     window: dict[str, Any] = {}
     taken: set[int] = set()
+    nulls: list[NullCount] = []
     pairs = zip(columns.items(), arrays, strict=True)
     for number, ((name, column), array) in enumerate(pairs):
         own = {buffer.address for buffer in array.buffers() if buffer is not None}
-        found = column.convert(array)
+        try:
+            found = column.convert(array)
+        except NullError as error:  # all columns that have some are told at once
+            nulls += error.found
+            continue
         if order is not None and number in others:
             found = {suffix: _ordered(value, order) for suffix, value in found.items()}
         # One column under two names is one memory: each gets its own to write to.
         parts = found if taken.isdisjoint(own) else copy.deepcopy(found)
         window.update({name + suffix: value for suffix, value in parts.items()})
         taken |= own
+    if nulls:
+        raise nulls_error(nulls)
     return window
 
 

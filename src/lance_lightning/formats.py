@@ -38,13 +38,14 @@ from lance_lightning.column import (
     CAST_DTYPES,
     RAGGED_POLICIES,
     Column,
+    NullCount,
     Nulls,
     Options,
     Padding,
     as_numpy,
     count_nulls,
     is_bytes,
-    null_error,
+    nulls_error,
     refuse_nanoseconds,
     unsupported,
 )
@@ -333,8 +334,9 @@ class Format:
     def _stack(self, batch: pa.RecordBatch) -> Stacked:
         columns = self._plan.of(batch.schema, self._plan_stacked)
         shapes, parts = {}, []
-        for (name, column), array in zip(columns.items(), batch.columns, strict=True):
-            value = column.convert(array)[""]
+        values = convert_columns(columns, batch.columns)
+        for name, array in zip(columns, batch.columns, strict=True):
+            value = values[name]
             shapes[name] = tuple(value.shape[1:])
             width = math.prod(shapes[name])
             parts.append(as_numpy(value).reshape(len(array), width))
@@ -362,24 +364,29 @@ class Format:
 
     def _with_nulls_settled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return ``batch`` with nulls filled, where they are neither kept nor wrong."""
-        columns = []
+        columns, missing = [], []
         for field, array in zip(batch.schema, batch.columns, strict=True):
             nulls = self._nulls_of(field.name)
             if nulls is not None and nulls.policy == "fill":
                 array = pc.fill_null(array, pa.scalar(nulls.value, field.type))
             elif nulls is not None or self._refuses_null(field.type):
-                count = count_nulls(array)
-                if count:
-                    raise null_error(field.name, count, len(array))
+                missing += self._nulls_in(field.name, array, count_nulls(array))
             elif self.name == "pandas":
                 leaf, count = _leaves(array)
-                if self._refuses_null(leaf) and count:
-                    raise null_error(field.name, count, len(array))
+                if self._refuses_null(leaf):
+                    missing += self._nulls_in(field.name, array, count)
             if self.name == "python" and holds_uint64(field.type):
                 # Only for its check: Python's integers have no upper end, torch's do.
                 plan_field(field, Options("torch")).convert(array)
             columns.append(array)
+        if missing:
+            raise nulls_error(missing)
         return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+    @staticmethod
+    def _nulls_in(name: str, array: pa.Array, count: int) -> list[NullCount]:
+        inside = not array.null_count and not pa.types.is_struct(array.type)
+        return [NullCount(name, count, len(array), inside)] if count else []
 
     def _refuses_null(self, arrow_type: pa.DataType) -> bool:
         types = pa.types

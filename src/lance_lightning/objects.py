@@ -113,7 +113,7 @@ class Objects:
         masked = self.options.nulls.policy == "mask"
         nulls = 0 if masked else count_nulls(array)
         if nulls:
-            raise null_error(self.name, nulls, len(array))
+            raise null_error(self.name, nulls, len(array), not array.null_count)
         out: dict[str, Any] = {"": Deferred(array, self._values)}
         if masked:
             valid = array.is_valid().to_numpy(zero_copy_only=False)

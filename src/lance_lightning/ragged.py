@@ -18,8 +18,10 @@ from lance_lightning.column import (
     is_list,
     like,
     null_error,
+    nulls_error,
 )
 from lance_lightning.tensors import plan_numbers
+from lance_lightning.types import NullError
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,11 @@ class Lists:
         lengths = array.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
         offsets = np.zeros(len(array) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        parts = self.numbers.convert(array.flatten())  # what lies under nulls left out
+        try:  # what is under null lists is left out
+            parts = self.numbers.convert(array.flatten())
+        except NullError as error:
+            (found,) = error.found
+            raise nulls_error([replace(found, inside=True)]) from None
         offsets = from_numpy(offsets, self.options.target)
         ragged = Ragged(
             parts[""],

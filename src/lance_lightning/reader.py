@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from lance_lightning.batches import move
 from lance_lightning.blobs import BlobDataset, with_blobs
+from lance_lightning.column import nulls_error
 from lance_lightning.column_cache import CachedRows
 from lance_lightning.door import read_table
 from lance_lightning.fetch import (
@@ -27,12 +28,20 @@ from lance_lightning.fetch import (
 from lance_lightning.formats import Format
 from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.grid import Requests, WindowGrid
+from lance_lightning.layout import Unordered
 from lance_lightning.plan import Plan
 from lance_lightning.samplers import Sampler
 from lance_lightning.shard import BatchShard, EvalShard, TrainShard
 from lance_lightning.snapshot import Snapshot
+from lance_lightning.sql import sql_name
 from lance_lightning.transforms import BatchPlace, Transforms, make_batch
-from lance_lightning.types import ROW_ID, DecodeError, TransformError, WorkerError
+from lance_lightning.types import (
+    ROW_ID,
+    DecodeError,
+    NullError,
+    TransformError,
+    WorkerError,
+)
 
 WINDOW_BYTES = 80 << 20  # BlockShuffle's default buffer is 64 MB of rows, and a little
 
@@ -300,8 +309,12 @@ class Reader:
             return replace(window, data=self.format.convert(window.data))
         except DecodeError as error:
             at = error.row or 0
+            if isinstance(window.data, Unordered):  # it was counted as read
+                at = int(np.flatnonzero(window.data.order == at)[0])
             ids = self._row_ids(window.row_offsets[at : at + 1])
             raise DecodeError(f"{error}; row ids {ids}", error.row) from error.__cause__
+        except NullError as error:
+            raise nulls_error(error.found, self._sql_of) from None
 
     def batches(self, window: Window) -> Iterator[Any]:
         """Cut a converted window into batches and run the user's functions."""
@@ -323,7 +336,7 @@ class Reader:
                     place,
                 )
             except TransformError as error:
-                ids = self._row_ids(place.row_offsets[:8])
+                ids = self._row_ids(np.array(error.row_offsets, np.int64))
                 raise TransformError(f"{error}; row ids {ids}") from error.__cause__
             except DecodeError as error:  # after an arrow_transform
                 ids = self._row_ids(place.row_offsets[:8])
@@ -357,6 +370,13 @@ class Reader:
         return TransformError(
             f"a batch cannot be sent from a worker: {said} ({place}); row ids {ids}"
         )
+
+    def _sql_of(self, name: str) -> str:
+        """Return how a filter names a column, which can have a new name here."""
+        column, dot, field = name.partition(".")
+        if not isinstance(self.columns, Mapping) or column not in self.columns:
+            return sql_name(name)
+        return f"{self.columns[column]}{dot}{sql_name(field) if field else ''}"
 
     def _row_ids(self, offsets: Array) -> str:
         """Return row ids for an error, which a read that fails must not hide."""

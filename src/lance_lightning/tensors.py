@@ -161,7 +161,7 @@ class Numbers:
         leaves, valid = _leaves(array)
         values = _read(leaves, self.number.stored)
         if valid is not None and valid.size:
-            self._refuse_nulls(valid, len(array))
+            self._refuse_nulls(valid, len(array), inside=not array.null_count)
             values = np.where(valid, values, np.asarray(self.fill, values.dtype))
         out = {"": self._finish(self._arrange(self._cast(values), len(array)))}
         if self.options.nulls.policy == "mask":
@@ -191,10 +191,10 @@ class Numbers:
                 f"hold: {error}"
             ) from error
 
-    def _refuse_nulls(self, valid: np.ndarray, rows: int) -> None:
+    def _refuse_nulls(self, valid: np.ndarray, rows: int, inside: bool) -> None:
         if self.options.nulls.policy == "error":
             whole = valid.reshape(rows, -1).all(axis=1)
-            raise null_error(self.name, int(rows - whole.sum()), rows)
+            raise null_error(self.name, int(rows - whole.sum()), rows, inside)
 
     def _cast(self, values: np.ndarray) -> np.ndarray:
         given = self.number.given

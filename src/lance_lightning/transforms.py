@@ -7,7 +7,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -190,9 +190,16 @@ def _collated(
         of = place.row_offsets if same else np.arange(len(rows))
         seeds = np.atleast_1d(key(place.seed, place.epoch, of.astype(np.int64), -1))
         out = []
-        for row, seed in zip(rows, seeds.tolist(), strict=True):
+        for at, (row, seed) in enumerate(zip(rows, seeds.tolist(), strict=True)):
             _seed_generators(seed)
-            out.append(_call("sample_transform", function, row, place))
+            try:
+                out.append(function(row))
+            except Exception as error:
+                if same:
+                    own = replace(place, row_offsets=place.row_offsets[at : at + 1])
+                    raise _failed("sample_transform", error, own) from error
+                doing = f"sample_transform of row {at} that arrow_transform returned"
+                raise _failed(doing, error, place) from error
         rows = out
     collate = transforms.collate_fn
     if collate is None:
@@ -206,9 +213,14 @@ def _call(name: str, function: Callable[[Any], Any], value: Any, at: BatchPlace)
     try:
         return function(value)
     except Exception as error:
-        raise TransformError(
-            f"{name} raised {type(error).__name__}: {error} ({at})"
-        ) from error
+        raise _failed(name, error, at) from error
+
+
+def _failed(name: str, error: Exception, at: BatchPlace) -> TransformError:
+    return TransformError(
+        f"{name} raised {type(error).__name__}: {error} ({at})",
+        at.row_offsets[:8].tolist(),
+    )
 
 
 @contextmanager

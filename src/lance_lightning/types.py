@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -58,12 +58,34 @@ class DecodeError(DataError):
         self.row = row
 
 
+class NullError(DataError):
+    """Nulls that the output format cannot hold.
+
+    Args:
+        message: Which columns have them, and the remedies.
+        found: The same as `column.NullCount`s.
+    """
+
+    def __init__(self, message: str, found: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.found = tuple(found)
+
+
 class StateError(LanceLightningError, RuntimeError):
     """A checkpoint that does not belong to this data or this configuration."""
 
 
 class TransformError(LanceLightningError, RuntimeError):
-    """A user's function raised; the message names stage, batch and row ids."""
+    """A user's function raised; the message names stage, batch and row ids.
+
+    Args:
+        message: What happened.
+        row_offsets: The first rows that the function got.
+    """
+
+    def __init__(self, message: str, row_offsets: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.row_offsets = tuple(row_offsets)
 
 
 class WorkerError(LanceLightningError, RuntimeError):
