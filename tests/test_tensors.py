@@ -685,7 +685,7 @@ class TestPlans:
         field = pa.field("x", arrow_type)
         with pytest.raises(DataError, match="column 'x' has type") as caught:
             plan_columns([field], lambda _: Options("torch"))
-        for remedy in ("columns=[...]", "output_format=", "cast(x as"):
+        for remedy in ("columns=[...]", "output_format=", "cast(`x` as"):
             assert remedy in str(caught.value)
 
     def test_a_field_of_a_struct_is_named_in_full(self):
