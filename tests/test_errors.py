@@ -118,20 +118,20 @@ CASES = {
         ["version must be an integer, got '1' (str)"],
     ),
     "no source": (lambda table: read(None), ConfigError, ["source must be a URI"]),
-    "a table": (
-        lambda table: read(make_table(3)),
+    "an array": (
+        lambda table: read(make_table(3)["id"]),
         ConfigError,
-        ["source must be", "got Table", "write ArrowSource(table)"],
+        ["source must be", "got ChunkedArray"],
     ),
-    "a data frame": (
-        lambda table: read(pd.DataFrame({"id": [1]})),
+    "a data frame of several types a column": (
+        lambda table: read(pd.DataFrame({"id": [1, "a"]})),
         ConfigError,
-        ["got DataFrame", "ArrowSource(pa.Table.from_pandas(df))"],
+        ["the pandas DataFrame cannot be made an Arrow table", "one type each"],
     ),
-    "a data frame of polars": (
-        lambda table: read(pl.DataFrame({"id": [1]})),
+    "a lazy frame of polars": (
+        lambda table: read(pl.LazyFrame({"id": [1]})),
         ConfigError,
-        ["got DataFrame", "df.to_arrow()"],
+        ["got LazyFrame", "ArrowSource(frame.collect())"],
     ),
     "a mapping for a source": (
         lambda table: read({"uri": table}),

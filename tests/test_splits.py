@@ -22,8 +22,9 @@ from lancedb.permutation import Permutation, permutation_builder
 
 from lance_lightning import _builder, splits
 from lance_lightning._split_specs import builder_sizes
+from lance_lightning.arrow_source import ArrowSource
 from lance_lightning.frozen import replace
-from lance_lightning.sources import ArrowSource, LanceDBSource, LanceSource
+from lance_lightning.sources import LanceDBSource, LanceSource
 from lance_lightning.split_sizes import split_sizes
 from lance_lightning.splits import (
     AllRows,

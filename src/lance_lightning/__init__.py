@@ -10,18 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lance_lightning.arrow_source import ArrowSource
     from lance_lightning.datamodule import LanceDataModule
     from lance_lightning.dataset import LanceMapDataset
     from lance_lightning.iterable_dataset import LanceIterableDataset
     from lance_lightning.lance_samplers import ShardedBatches, ShardedFragments
     from lance_lightning.loader import LanceDataLoader
     from lance_lightning.samplers import BlockShuffle, Sequential, Shuffle
-    from lance_lightning.sources import (
-        ArrowSource,
-        LanceDBSource,
-        LanceSource,
-        SeparateSources,
-    )
+    from lance_lightning.separate import SeparateSources
+    from lance_lightning.sources import LanceDBSource, LanceSource
     from lance_lightning.splits import (
         AllRows,
         CalculatedSplit,
@@ -44,7 +41,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "AllRows": "splits",
-    "ArrowSource": "sources",
+    "ArrowSource": "arrow_source",
     "BlockShuffle": "samplers",
     "CalculatedSplit": "splits",
     "ConfigError": "types",
@@ -59,7 +56,7 @@ _MODULES = {
     "LanceSource": "sources",
     "PermutationSplit": "splits",
     "RandomSplit": "splits",
-    "SeparateSources": "sources",
+    "SeparateSources": "separate",
     "Sequential": "samplers",
     "SequentialSplit": "splits",
     "ShardedBatches": "lance_samplers",

@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from lance.sampler import Sampler as LanceSampler
 from torch.utils.data import Sampler as TorchSampler
 
+from lance_lightning.open_objects import PermutationSource, TableSource
 from lance_lightning.samplers import ElasticSampler, SplitSampler
-from lance_lightning.sources import (
-    LanceDBSource,
-    PermutationSource,
-    SeparateSources,
-    Source,
-    TableSource,
-)
+from lance_lightning.separate import SeparateSources
+from lance_lightning.sources import LanceDBSource, Source
 from lance_lightning.splits import AllRows, PermutationSplit, Splits
 from lance_lightning.transforms import Transforms, check_importable
 from lance_lightning.types import STAGES, ConfigError, check_int, check_one_of

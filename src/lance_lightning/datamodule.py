@@ -59,6 +59,7 @@ from lance_lightning.loader import (
     LoaderIterator,
     check_dataloader_kwargs,
 )
+from lance_lightning.open_objects import as_source, live_source
 from lance_lightning.pins import ALL, PinnedTables
 from lance_lightning.plan import Plan
 from lance_lightning.progress import FitProgress, positions_by_count
@@ -80,9 +81,10 @@ from lance_lightning.samplers import (
     TrainingSplit,
     training_shard,
 )
+from lance_lightning.separate import SeparateSources
 from lance_lightning.shard import EvalShard
 from lance_lightning.snapshot import Snapshot
-from lance_lightning.sources import SeparateSources, Source, as_source, live_source
+from lance_lightning.sources import Source
 from lance_lightning.specs import (
     SAMPLERS,
     SPLITS,

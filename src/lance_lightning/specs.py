@@ -13,7 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from lance_lightning import lance_samplers, samplers, snapshot, sources, splits
+from lance_lightning import (
+    arrow_source,
+    lance_samplers,
+    open_objects,
+    samplers,
+    separate,
+    snapshot,
+    sources,
+    splits,
+)
 from lance_lightning.types import ConfigError
 
 TARGET = "_target_"
@@ -28,10 +37,10 @@ SPECS: dict[str, type[Any]] = {
         lance_samplers.ShardedBatches,
         lance_samplers.ShardedFragments,
         samplers.Shuffle,
-        sources.ArrowSource,
+        arrow_source.ArrowSource,
         sources.LanceDBSource,
         sources.LanceSource,
-        sources.SeparateSources,
+        separate.SeparateSources,
         splits.AllRows,
         splits.CalculatedSplit,
         splits.HashSplit,
@@ -128,7 +137,7 @@ def to_plain(value: Any) -> Any:
     a table in memory, a function) becomes a mark that `check_saved` asks for.
     """
     value = _without_omegaconf(value)
-    if isinstance(value, sources.TableSource):
+    if isinstance(value, open_objects.TableSource):
         value = value.source
     if isinstance(value, np.generic):
         value = value.item()
@@ -180,7 +189,7 @@ def _plain_scalar(value: int | float | str) -> Any:
 
 
 def _spec_to_plain(spec: Any) -> dict[str, Any]:
-    if isinstance(spec, sources.SeparateSources):
+    if isinstance(spec, separate.SeparateSources):
         arguments = dict(spec.sources)
     else:
         names = inspect.signature(type(spec)).parameters
