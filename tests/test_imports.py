@@ -51,6 +51,7 @@ ORDER = [
     "stacked",
     "frames",
     "formats",
+    "display",
     "gather",
     "transport",
     "batch_pickler",

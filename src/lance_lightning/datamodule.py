@@ -49,6 +49,15 @@ from lance_lightning.callbacks.prediction import PredictedRows
 from lance_lightning.column_cache import CachedRows, cache_rows
 from lance_lightning.dataset import LanceMapDataset
 from lance_lightning.decoders import functions_of
+from lance_lightning.display import (
+    Facts,
+    Shown,
+    batches_shown,
+    columns_shown,
+    html_of,
+    splits_shown,
+    text_of,
+)
 from lance_lightning.drawn import DrawnOrder
 from lance_lightning.foreign_samplers import as_spec
 from lance_lightning.formats import Format
@@ -649,6 +658,7 @@ class LanceDataModule(LightningDataModule):
             piece_rows=piece_rows,
             variable=is_variable(schema),
             cached=self._cached(snapshot, columns, stream.plan, row_bytes),
+            shown=Shown(schema),
         )
 
     def _cached(
@@ -1055,6 +1065,32 @@ class LanceDataModule(LightningDataModule):
         self.__dict__.update(state)
         self._made = WeakKeyDictionary()
         self._restore_hooks()  # they were looked up by name, and are our own again
+
+    def __repr__(self) -> str:
+        return text_of(self, self._facts)
+
+    def _repr_html_(self) -> str:
+        return html_of(self, self._facts)
+
+    def _facts(self) -> Facts:
+        """Return what is known already; nothing is read, built or agreed on."""
+        pinned, built = self._tables.pinned, self._tables.built
+        sources = {
+            name or "source": (pinned.get(name) or source).describe()
+            for name, source in self._sources.items()
+        }
+        loaders = [each for several in self._loaders.values() for each in several]
+        shown = loaders[0].reader.shown if loaders else Shown()
+        return {
+            **({"sources": sources} if self._separate else sources),
+            "splits": splits_shown(
+                None if self._separate else self.splits,
+                self.split_names,
+                {name: plan.num_rows for name, plan in built.items()},
+            ),
+            **columns_shown(self.columns, shown, self._format),
+            **batches_shown(self._loaders),
+        }
 
     def __str__(self) -> str:
         sources = ", ".join(source.describe() for source in self._sources.values())

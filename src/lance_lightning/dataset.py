@@ -9,6 +9,7 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 from torch.utils.data import Dataset
 
+from lance_lightning.display import html_of, text_of
 from lance_lightning.fetch import Threads, in_order
 from lance_lightning.gather import BufferPool
 from lance_lightning.reader import WINDOW_BYTES, Reader, Rows
@@ -51,6 +52,12 @@ class LanceMapDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return self._reader.stream.plan.num_rows
+
+    def __repr__(self) -> str:
+        return text_of(self, lambda: self._reader.facts())
+
+    def _repr_html_(self) -> str:
+        return html_of(self, lambda: self._reader.facts())
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Sample: ...

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from lance_lightning.dataset import refuse_fork
+from lance_lightning.display import html_of, text_of
 from lance_lightning.fetch import Ahead, Threads, read_ahead
 from lance_lightning.gather import BufferPool
 from lance_lightning.loader import LanceDataLoader
@@ -91,6 +92,12 @@ class LanceIterableDataset(IterableDataset[Any]):
         """Return the batches of an epoch on this rank, or its rows where unbatched."""
         shard = self._reader.stream.shard
         return shard.num_batches if self._batched else shard.num_rows_of_rank
+
+    def __repr__(self) -> str:
+        return text_of(self, lambda: self._reader.facts())
+
+    def _repr_html_(self) -> str:
+        return html_of(self, lambda: self._reader.facts())
 
     @property
     def epoch(self) -> int:

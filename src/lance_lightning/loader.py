@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lance_lightning.batches import pinned
+from lance_lightning.display import Facts, html_of, text_of
 from lance_lightning.fetch import Ahead, Threads, read_ahead
 from lance_lightning.gather import BufferPool
 from lance_lightning.grid import Request
@@ -152,6 +153,10 @@ class LoaderIterator(Iterator[Any]):
             self._batches.close()
 
 
+def _never() -> bool:  # no lambda: what holds a loader is pickled
+    return False
+
+
 class LanceDataLoader:
     """Batches of one split for this replica, an epoch at each ``iter()``.
 
@@ -182,7 +187,7 @@ class LanceDataLoader:
         dataloader_kwargs: Mapping[str, Any] | None = None,
         clock: EpochClock | None = None,
         start: Callable[[LanceDataLoader, LoaderIterator], Start] | None = None,
-        is_restored: Callable[[], bool] = lambda: False,
+        is_restored: Callable[[], bool] = _never,
     ) -> None:
         self._reader = reader
         num_workers = check_int("num_workers", num_workers, 0)
@@ -224,6 +229,16 @@ class LanceDataLoader:
     def __len__(self) -> int:
         """Return the steps of an epoch, the same on every rank."""
         return self._reader.stream.shard.num_batches
+
+    def __repr__(self) -> str:
+        return text_of(self, self._facts)
+
+    def _repr_html_(self) -> str:
+        return html_of(self, self._facts)
+
+    def _facts(self) -> Facts:
+        batches = f"{len(self)} of {self.batch_size} rows a rank"
+        return {**self._reader.facts(), "batches of an epoch": batches}
 
     def __iter__(self) -> Iterator[Any]:
         """Begin the next epoch; nothing is read before the first batch is asked for."""

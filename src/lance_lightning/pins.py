@@ -51,6 +51,16 @@ class PinnedTables:
         """Whether the versions are settled, on this process at least."""
         return bool(self._snapshots)
 
+    @property
+    def pinned(self) -> Mapping[str, Snapshot]:
+        """The tables that are pinned so far, by the key of their source."""
+        return dict(self._snapshots)
+
+    @property
+    def built(self) -> Mapping[str, Plan]:
+        """The splits whose rows are known so far."""
+        return dict(self._plans)
+
     def pin(self) -> None:
         """Pin each table, unless that is done, at the newest version if none is named.
 

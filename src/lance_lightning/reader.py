@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from lance_lightning.batches import move
 from lance_lightning.blobs import BlobDataset, with_blobs
 from lance_lightning.column import nulls_error
 from lance_lightning.column_cache import CachedRows
+from lance_lightning.display import Facts, Shown, columns_shown
 from lance_lightning.door import read_table
 from lance_lightning.fetch import (
     IN_FLIGHT,
@@ -186,6 +187,7 @@ class Reader:
         piece_rows: Rows asked for at once; None is what `fetch.PIECE_BYTES` hold.
         variable: Whether the width of a row varies.
         cached: The rows on local disk, read there instead; None where they are not.
+        shown: What reprs show of the columns.
     """
 
     snapshot: Snapshot
@@ -199,6 +201,16 @@ class Reader:
     piece_rows: int | None = None
     variable: bool = False
     cached: CachedRows | None = None
+    shown: Shown = field(default_factory=Shown, compare=False, repr=False)
+
+    def facts(self) -> Facts:
+        """Return what is known of the rows and columns, for a repr."""
+        plan = self.stream.plan
+        return {
+            "source": self.snapshot.describe(),
+            "split": f"{plan.name}, {plan.num_rows:,} rows",
+            **columns_shown(self.columns, self.shown, self.format),
+        }
 
     def requests(self, epoch: int, start: int, stop: int) -> Requests:
         """Return the windows of an epoch's batches ``start`` to ``stop``, excluded."""
