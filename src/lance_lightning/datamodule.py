@@ -931,6 +931,7 @@ class LanceDataModule(LightningDataModule):
             )
             return Start(0, 0, len(loader), in_process=in_process)
         if trainer is None:
+            self._warn_of_lost_position()
             self._progress.follow(None)
             return self._progress.clock(at).begin(len(loader))
         if self._runs("fit") and self._moves(trainer, at, loader, iterator):
@@ -1020,10 +1021,28 @@ class LanceDataModule(LightningDataModule):
                     loader.load_state_dict(state)
                     is_new = True
         if is_new and trainer.ckpt_path is not None:
-            if any(loader.was_restored for loader in self._made):
-                self._progress.restored_by_loaders()
+            if self._progress.is_restored_by_loaders:
+                self._progress.settle_loaders()
             else:
                 self._place_without_state(trainer)
+
+    def _warn_of_lost_position(self) -> None:
+        """Warn where a fit resumes through a loader of the user's without a state."""
+        trainer = None if self.trainer is not None else running(Trainer.fit)
+        if (
+            trainer is None
+            or trainer.ckpt_path is None
+            or self._progress.is_restored_by_loaders
+            or not is_fetching(trainer)
+        ):
+            return
+        rank_zero_warn(
+            f"{trainer.ckpt_path} does not say which rows were trained on: the trainer "
+            "takes them through an object that has no state_dict of its own, so a "
+            "whole epoch begins here in place of the rest of one; hand the data module "
+            "to the trainer, or set its trainer and hand on setup, state_dict and "
+            "load_state_dict (docs/resuming.md)"
+        )
 
     def _place_without_state(self, trainer: Any) -> None:
         """Resume where the trainer stands after a checkpoint without state of ours.

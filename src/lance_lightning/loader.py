@@ -196,7 +196,6 @@ class LanceDataLoader:
         self._start = start
         self._is_restored = is_restored
         self._iteration = 0
-        self.was_restored = False  # from a state of its own
         self._pool = BufferPool()
         self._threads = Threads()
         self.dataset = SplitRows(reader.stream.plan.num_rows)
@@ -275,9 +274,8 @@ class LanceDataLoader:
             return
         check_version(state)
         self.check_state(state)
-        self.was_restored = True
         if self._clock is not None:
-            self._clock.set(state["epoch"], state["batch"])
+            self._clock.restore(state["epoch"], state["batch"])
 
     def describe(self) -> dict[str, Any]:
         """Return what decides the order of the rows, in plain Python."""

@@ -197,8 +197,13 @@ class FitProgress:
             return self._was_left
         return self._leader.epochs_left() > self._epochs_left
 
-    def restored_by_loaders(self) -> None:
-        """Take clocks for restored that the states of the loaders themselves set.
+    @property
+    def is_restored_by_loaders(self) -> bool:
+        """Whether states of the loaders themselves set the clocks."""
+        return any(clock.was_restored for clock in self._clocks)
+
+    def settle_loaders(self) -> None:
+        """Bring clocks that the states of loaders set in line with the trainer.
 
         These do not say whether the trainer had left the epoch: it had where it does
         not resume in one.

@@ -55,6 +55,7 @@ class EpochClock:
     """
 
     def __init__(self) -> None:
+        self.was_restored = False  # from a state of a loader's own
         self._handed_out = 0
         self._leader: Leader | None = None
         self._next: tuple[int, int] | None = (0, 0)
@@ -109,6 +110,11 @@ class EpochClock:
     def set(self, epoch: int, batch: int = 0) -> None:
         """Let the next `begin` be at this epoch and batch."""
         self._next = (epoch, batch)
+
+    def restore(self, epoch: int, batch: int) -> None:
+        """Set the clock from the state of a loader."""
+        self.was_restored = True
+        self.set(epoch, batch)
 
     def position(self, num_batches: int) -> tuple[int, int]:
         """Return the epoch and batch at which a resumed run has to go on.
