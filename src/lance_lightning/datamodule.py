@@ -6,15 +6,13 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial, wraps
-from itertools import count
 from types import FrameType, MethodType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.tuner.lr_finder import _LRCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.parsing import AttributeDict
@@ -38,7 +36,6 @@ from lance_lightning.arguments import (
     transforms_of,
 )
 from lance_lightning.asked import (
-    hook_of_trainer,
     is_asked_for_loaders,
     is_asked_for_setup,
 )
@@ -59,19 +56,16 @@ from lance_lightning.display import (
     text_of,
 )
 from lance_lightning.drawn import DrawnOrder
+from lance_lightning.fit_position import FitPosition
 from lance_lightning.foreign_samplers import as_spec
 from lance_lightning.formats import Format
 from lance_lightning.grid import WindowGrid
 from lance_lightning.iterable_dataset import LanceIterableDataset
-from lance_lightning.loader import (
-    LanceDataLoader,
-    LoaderIterator,
-    check_dataloader_kwargs,
-)
+from lance_lightning.loader import LanceDataLoader, check_dataloader_kwargs
+from lance_lightning.loader_iterator import LoaderIterator
 from lance_lightning.open_objects import as_source, live_source
 from lance_lightning.pins import ALL, PinnedTables
 from lance_lightning.plan import Plan
-from lance_lightning.progress import FitProgress, positions_by_count
 from lance_lightning.reader import (
     Reader,
     Stream,
@@ -110,15 +104,6 @@ from lance_lightning.state import (
     Start,
     check_same,
     check_version,
-)
-from lance_lightning.trainer_loops import (
-    evaluation_loaders,
-    is_fetching,
-    is_of_evaluation,
-    is_of_fit,
-    running,
-    states_not_loaded,
-    training_loaders,
 )
 from lance_lightning.transforms import Transforms, check_importable
 from lance_lightning.types import (
@@ -314,14 +299,7 @@ class LanceDataModule(LightningDataModule):
         )
         self._stage_splits = stage_splits_of(given["stage_splits"], self.split_names)
         self._restore_hooks()
-        self._loaders: dict[str, list[LanceDataLoader]] = {}
-        self._made: WeakKeyDictionary[LanceDataLoader, _Made] = WeakKeyDictionary()
-        self._requests = count()
-        self._loader_states: Sequence[Any] = ()  # those that were looked at
-        self._progress = FitProgress()
-        self._saved: list[dict[str, Any]] = []  # the restored training loaders
-        self._unchecked: set[int] = set()  # of these, not yet held against a loader
-        self._placed = False  # whether it is settled where this fit begins
+        self._fit = FitPosition(self)
         self._said = False
 
     def _take_batch_sizes(self, given: Mapping[str, Any]) -> None:
@@ -463,7 +441,7 @@ class LanceDataModule(LightningDataModule):
         stage = stage or serves[0]
         check_one_of("stage", stage, STAGES)
         names = list(self._stage_splits[stage])
-        number = names.index(split) if split in names else len(self._saved)
+        number = names.index(split) if split in names else None
         return LanceIterableDataset(
             self._reader(
                 stage,
@@ -493,8 +471,7 @@ class LanceDataModule(LightningDataModule):
         if self.trainer is not None:
             _refuse_fork()
         if stage == "fit":
-            self._placed = False
-            self._progress.begin_fit()
+            self._fit.begin_fit()
         self._pin(together=self.trainer is None or is_asked_for_setup())
 
     def _pin(self, *, together: bool) -> None:
@@ -512,7 +489,13 @@ class LanceDataModule(LightningDataModule):
         if not any(isinstance(found, LogBatchSize) for found in trainer.callbacks):
             # Before the user's, which may log too, and in another list: one of them
             # may be asking for loaders right now.
-            trainer.callbacks = [LogBatchSize(), *trainer.callbacks]
+            # The learning rate finder reads what its own callback, the first, noted.
+            first = sum(isinstance(found, _LRCallback) for found in trainer.callbacks)
+            trainer.callbacks = [
+                *trainer.callbacks[:first],
+                LogBatchSize(),
+                *trainer.callbacks[first:],
+            ]
         model = trainer.lightning_module
         theirs = is_overridden("transfer_batch_to_device", model)
         self._restore_hook("transfer_batch_to_device", not theirs)
@@ -558,8 +541,7 @@ class LanceDataModule(LightningDataModule):
 
     def teardown(self, stage: str | None = None) -> None:
         """Stop the workers."""
-        for loader in list(self._made):
-            loader.close()
+        self._fit.close_loaders()
 
     def on_exception(self, exception: BaseException) -> None:
         """Stop the workers: Lightning does not tear down after an exception."""
@@ -583,8 +565,7 @@ class LanceDataModule(LightningDataModule):
         self._pin(together=together)
         if self.trainer is not None:
             self._follow(self.trainer)
-            if stage == "train" and self._runs("fit"):
-                self._progress.follow(self.trainer)
+            self._fit.follow_fit()
 
         def work() -> list[LanceDataLoader]:
             return [self._loader(stage, at, name) for at, name in enumerate(names)]
@@ -595,11 +576,7 @@ class LanceDataModule(LightningDataModule):
             self._compare_drawn(loaders)
         else:
             loaders = work()
-        self._loaders[stage] = loaders
-        request, for_fit = next(self._requests), hook_of_trainer() == "train_dataloader"
-        for at, loader in enumerate(loaders):
-            number = at if stage == "train" else None
-            self._made[loader] = _Made(number, request, for_fit)
+        self._fit.note(stage, loaders)
         self._say(stage, loaders)
         return loaders[0] if isinstance(names, OneSplit) else loaders
 
@@ -684,11 +661,11 @@ class LanceDataModule(LightningDataModule):
             reader,
             num_workers=self.num_workers,
             dataloader_kwargs=self._kwargs,
-            clock=self._progress.clock(at) if train else None,
+            clock=self._fit.clock(at) if train else None,
             start=partial(
                 self._start, reader.stream.shard.world, at if train else None
             ),
-            is_restored=self._restores_loaders,
+            is_restored=self._fit.is_restored_by_module,
         )
         if stage == "predict":
             loader.batch_sampler = PredictedRows(loader)
@@ -697,7 +674,7 @@ class LanceDataModule(LightningDataModule):
     def _stream(
         self,
         stage: str,
-        at: int,
+        at: int | None,
         split: str,
         row_bytes: int,
         world: World | None = None,
@@ -716,8 +693,9 @@ class LanceDataModule(LightningDataModule):
             return Stream(plan, shard, None, self.seed)
         sampler, batch = self._made_sampler(split, world), self._global(world)
         train = training_shard(sampler, plan.num_rows, batch, world, self.drop_last)
-        if at < len(self._saved):
-            sampler = adopted(sampler, self._saved[at], batch)
+        saved = None if at is None else self._fit.saved(at)
+        if saved is not None:
+            sampler = adopted(sampler, saved, batch)
         sampler = sampler.resolve(plan.num_rows, batch, row_bytes)
         return Stream(plan, train, sampler, self.seed)
 
@@ -773,37 +751,15 @@ class LanceDataModule(LightningDataModule):
         return {
             "state_version": STATE_VERSION,
             "sources": self._tables.saved(),
-            "train": self._training_state(),
-            "epoch_is_left": self._progress.epoch_is_left,
+            "train": self._fit.states(),
+            "epoch_is_left": self._fit.epoch_is_left,
             **self._configuration(),
         }
-
-    def _training_state(self) -> list[dict[str, Any]]:
-        loaders = self._loaders_of_fit()
-        if not loaders:  # restored, and not asked for yet
-            return self._saved
-        steps = [self._steps(loader) for loader in loaders]
-        lengths = [
-            min(len(loader), n) for loader, n in zip(loaders, steps, strict=True)
-        ]
-        return [
-            {"epoch": epoch, "batch": batch, "steps": n, **loader.describe()}
-            for loader, n, (epoch, batch) in zip(
-                loaders, steps, self._progress.positions(lengths), strict=True
-            )
-        ]
 
     def _configuration(self) -> dict[str, Any]:
         splits = None if self._separate else self.splits.key()
         filters = {name: source.filter for name, source in self._sources.items()}
         return {"seed": self.seed, "splits": splits, "filter": filters}
-
-    def _steps(self, loader: LanceDataLoader) -> int:
-        """Return the steps of the trainer's epoch, its own limit included."""
-        trainer = self.trainer
-        if trainer is None or trainer.num_training_batches == float("inf"):
-            return len(loader)
-        return int(trainer.num_training_batches)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Read what a checkpoint was trained on; in ``fit`` go on where it stood.
@@ -820,13 +776,8 @@ class LanceDataModule(LightningDataModule):
             check_same(state_dict, self._configuration(), ("seed", "splits", "filter"))
         self._repin(state_dict["sources"], stage)
         if stage == "fit":
-            self._saved = self._checked_loaders(state_dict)
-            self._unchecked = set(range(len(self._saved)))
-            self._placed = True
-            self._progress.restore(
-                [(each["epoch"], each["batch"]) for each in self._saved],
-                state_dict["epoch_is_left"],
-            )
+            loaders = self._checked_loaders(state_dict)
+            self._fit.restore(loaders, state_dict["epoch_is_left"])
 
     def _checked_loaders(self, state: Mapping[str, Any]) -> list[dict[str, Any]]:
         saved, here = list(state["train"]), list(self._stage_splits["train"])
@@ -853,7 +804,7 @@ class LanceDataModule(LightningDataModule):
             rank_zero_info(f"Lance data: {note}")
         if not self._tables.differ(found):
             return
-        if any(self._loaders.values()) and stage == "fit":
+        if any(self._fit.loaders.values()) and stage == "fit":
             versions = ", ".join(str(pin.version) for pin in found.values())
             raise StateError(
                 "loaders were asked for before the checkpoint was restored "
@@ -863,85 +814,25 @@ class LanceDataModule(LightningDataModule):
             )
         self._tables.repin(found)
 
-    # -- where an iteration starts ----------------------------------------------
-
-    def _running_trainer(self) -> Any:
-        """Return the trainer that runs and reads this module, None where none does.
-
-        It reads a module that it was not given where loaders were handed to it.
-        """
-        trainer: Any = self.trainer
-        if trainer is None:
-            trainer = running(Trainer.fit)
-            if trainer is None or not self._is_read_by(training_loaders(trainer)):
-                return None
-        return trainer if trainer.state.status == "running" else None
-
-    def _is_read_by(self, loaders: Sequence[Any]) -> bool:
-        return any(loader is own for loader in loaders for own in self._made)
-
-    def _restores_loaders(self) -> bool:
-        """Return whether a checkpoint's position comes from the module's own state."""
-        return self.trainer is not None and self._running_trainer() is not None
-
-    def _runs(self, function: str) -> bool:
-        trainer = self._running_trainer()
-        return trainer is not None and bool(trainer.state.fn == function)
-
-    def _loaders_of_fit(self) -> list[LanceDataLoader]:
-        """Return the training loaders of the fit, or else those made last."""
-        loaders = list(self._loaders.get("train", ()))
-        trainer = self.trainer
-        for loader in [] if trainer is None else training_loaders(trainer):
-            made = (
-                self._made.get(loader) if isinstance(loader, LanceDataLoader) else None
-            )
-            if made is not None and made.number is not None:
-                loaders[made.number] = loader
-        return loaders
-
     def _start(
         self,
         world: World,
-        at: int | None,
+        number: int | None,
         loader: LanceDataLoader,
         iterator: LoaderIterator,
     ) -> Start:
-        """Return where an iteration starts.
-
-        Under a trainer only that of the fit loop moves the position; any other reads
-        the epoch at hand. Without one, each begins the next epoch.
+        """Return where an iteration of a loader starts; see `FitPosition.start`.
 
         Args:
             world: What the loader was made for.
-            at: The number of the training loader; None for evaluation.
-            loader: It.
+            number: Of the training loader; None for evaluation.
+            loader: The loader.
             iterator: What iterates it.
 
         Raises:
             ConfigError: ``torch.distributed`` was set up, or ended, since the loader
                 was made: it would read another replica's rows.
-            StateError: The restored position means nothing here.
         """
-        self._check_world(world)
-        trainer = self._running_trainer()
-        if at is None:
-            in_process = trainer is not None and not self._may_use_workers(
-                trainer, loader, iterator
-            )
-            return Start(0, 0, len(loader), in_process=in_process)
-        if trainer is None:
-            self._warn_of_lost_position()
-            self._progress.follow(None)
-            return self._progress.clock(at).begin(len(loader))
-        if self._runs("fit") and self._moves(trainer, at, loader, iterator):
-            return self._start_of_fit(trainer, at, loader)
-        overfits = trainer.overfit_batches > 0
-        epoch = 0 if overfits else self._progress.epoch_at_hand(at)
-        in_process = not self._may_use_workers(trainer, loader, iterator)
-        return Start(epoch, 0, len(loader), moves=False, in_process=in_process)
-
-    def _check_world(self, world: World) -> None:
         if self.trainer is None and world != self._world():
             raise ConfigError(
                 f"this loader was made for rank {world.rank} of {world.size}, and "
@@ -949,140 +840,14 @@ class LanceDataModule(LightningDataModule):
                 f"{self._world().size}, so the ranks would not share the rows: ask "
                 "the data module for its loaders after init_process_group"
             )
-
-    def _moves(
-        self, trainer: Any, at: int, loader: LanceDataLoader, iterator: LoaderIterator
-    ) -> bool:
-        """Return whether it is the fit loop that iterates a training loader."""
-        if self._is_read_by(training_loaders(trainer)):
-            return is_of_fit(trainer, iterator)
-        # A loader of the user's iterates ours, maybe on a thread of its own.
-        if running(Trainer.fit) is not None and not is_fetching(trainer):
-            return False
-        return self._was_taken(loader) and self._progress.expects_pass(at)
-
-    def _was_taken(self, loader: LanceDataLoader) -> bool:
-        """Return whether it is the last that the fit loop has asked for."""
-        mine = self._made[loader]
-        return mine.for_fit and not any(
-            made.for_fit and made.number == mine.number and made.at > mine.at
-            for made in self._made.values()
-        )
-
-    def _may_use_workers(
-        self, trainer: Any, loader: LanceDataLoader, iterator: LoaderIterator
-    ) -> bool:
-        """Return whether no loop of the trainer needs the loader's workers itself."""
-        if any(loader is each for each in training_loaders(trainer)):
-            return False
-        loaders = evaluation_loaders(trainer)
-        if any(loader is each for each in loaders):
-            return is_of_evaluation(trainer, iterator)
-        # It was made for a look, or a loader of the user's iterates it.
-        return loader.clock is None
-
-    def _start_of_fit(self, trainer: Any, at: int, loader: LanceDataLoader) -> Start:
-        is_new = self._progress.follow(trainer)
-        if self.trainer is None:
-            self._place_by_loaders(trainer, is_new)
-        elif not self._placed:
-            self._placed = True
-            self._place_without_state(trainer)
-        clock = self._progress.clock(at)
-        others = [
-            each.clock
-            for each in training_loaders(trainer)
-            if isinstance(each, LanceDataLoader) and each.clock is not None
-        ]
-        stop = self._progress.stop(at, len(loader), self._steps(loader), others)
-        if at in self._unchecked:
-            saved = {**self._saved[at], "batch": clock.upcoming[1]}
-            loader.check_state(saved)
-            self._check_steps(saved, loader)
-            self._unchecked.remove(at)
-        if not stop:
-            return Start(clock.epoch, 0, 0)
-        if trainer.overfit_batches > 0:
-            clock.set(0, clock.upcoming[1])  # the same rows in every epoch
-        return clock.begin(stop)
-
-    def _place_by_loaders(self, trainer: Any, is_new: bool) -> None:
-        """Resume where the loaders' own states stood, where the module has no trainer.
-
-        Lightning saves them for loaders that were handed to it, and does not always
-        load them.
-        """
-        states = states_not_loaded(trainer)
-        if states is not self._loader_states:
-            self._loader_states = states
-            loaders = [x for x in training_loaders(trainer) if hasattr(x, "state_dict")]
-            for loader, state in zip(loaders, states, strict=False):
-                if self._is_read_by([loader]):
-                    loader.load_state_dict(state)
-                    is_new = True
-        if is_new and trainer.ckpt_path is not None:
-            if self._progress.is_restored_by_loaders:
-                self._progress.settle_loaders()
-            else:
-                self._place_without_state(trainer)
-
-    def _warn_of_lost_position(self) -> None:
-        """Warn where a fit resumes through a loader of the user's without a state."""
-        trainer = None if self.trainer is not None else running(Trainer.fit)
-        if (
-            trainer is None
-            or trainer.ckpt_path is None
-            or self._progress.is_restored_by_loaders
-            or not is_fetching(trainer)
-        ):
-            return
-        rank_zero_warn(
-            f"{trainer.ckpt_path} does not say which rows were trained on: the trainer "
-            "takes them through an object that has no state_dict of its own, so a "
-            "whole epoch begins here in place of the rest of one; hand the data module "
-            "to the trainer, or set its trainer and hand on setup, state_dict and "
-            "load_state_dict (docs/resuming.md)"
-        )
-
-    def _place_without_state(self, trainer: Any) -> None:
-        """Resume where the trainer stands after a checkpoint without state of ours.
-
-        Lightning hands no such checkpoint to `load_state_dict`.
-        """
-        if trainer.ckpt_path is None:
-            return
-        lengths = [len(loader) for loader in self._loaders_of_fit()]
-        positions = positions_by_count(trainer, lengths)
-        self._progress.restore(positions)
-        epoch, batch = positions[0]
-        rank_zero_warn(
-            f"the checkpoint {trainer.ckpt_path} holds no data state of "
-            f"{type(self).__qualname__}: it was saved with another data module, or "
-            f"under another class name. So which rows it was trained on is not known; "
-            f"the run goes on at epoch {epoch}, batch {batch} by the trainer's count"
-        )
-
-    def _check_steps(self, saved: Mapping[str, Any], loader: LanceDataLoader) -> None:
-        steps = self._steps(loader)
-        if saved["batch"] and saved["steps"] != steps:
-            raise StateError(
-                f"the checkpoint was saved at batch {saved['batch']} of an epoch of "
-                f"{saved['steps']} steps, and here an epoch has {steps}; Lightning "
-                "would cut this epoch short and skip its validation: restore "
-                "limit_train_batches (or the batch size), or resume from a checkpoint "
-                "at the end of an epoch"
-            )
+        return self._fit.start(number, loader, iterator)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A spawning launcher pickles the module: loaders are made anew there, and the
-        # trainer is attached again.
-        state = self.__dict__.copy()
-        state.update(_loaders={}, _made=None, trainer=None)
-        return state
+        # A spawning launcher pickles the module and attaches the trainer again.
+        return {**self.__dict__, "trainer": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._made = WeakKeyDictionary()
         self._restore_hooks()  # they were looked up by name, and are our own again
 
     def __repr__(self) -> str:
@@ -1098,7 +863,7 @@ class LanceDataModule(LightningDataModule):
             name or "source": (pinned.get(name) or source).describe()
             for name, source in self._sources.items()
         }
-        loaders = [each for several in self._loaders.values() for each in several]
+        loaders = [each for several in self._fit.loaders.values() for each in several]
         shown = loaders[0].reader.shown if loaders else Shown()
         return {
             **({"sources": sources} if self._separate else sources),
@@ -1108,7 +873,7 @@ class LanceDataModule(LightningDataModule):
                 {name: plan.num_rows for name, plan in built.items()},
             ),
             **columns_shown(self.columns, shown, self._format),
-            **batches_shown(self._loaders),
+            **batches_shown(self._fit.loaders),
         }
 
     def __str__(self) -> str:
@@ -1129,21 +894,6 @@ def _without_split(base: type[LightningDataModule], name: str) -> Any:
         return ours(self)
 
     return hook
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """What a loader was made for.
-
-    Args:
-        number: Which of the training loaders it is; None for evaluation.
-        at: The number of the request.
-        for_fit: Whether Lightning asked for loaders to train with.
-    """
-
-    number: int | None
-    at: int
-    for_fit: bool
 
 
 def _outermost_frame() -> FrameType | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from lance_lightning.display import Facts, html_of, text_of
 from lance_lightning.fetch import Ahead, Threads, read_ahead
 from lance_lightning.gather import BufferPool
 from lance_lightning.grid import Request
+from lance_lightning.loader_iterator import Batches, LoaderIterator, no_batches
 from lance_lightning.reader import Reader, Window
 from lance_lightning.shard import BatchShard, TrainShard
 from lance_lightning.state import (
@@ -26,8 +27,6 @@ from lance_lightning.state import (
 )
 from lance_lightning.types import ConfigError, StateError, check_int
 from lance_lightning.workers import Workers
-
-Batches = Generator[Any, None, None]
 
 # What torch's DataLoader takes and we hand on; the rest of it is the module's.
 PASSED_ON = (
@@ -92,10 +91,6 @@ def check_dataloader_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: kwargs[name] for name in kwargs if name != "in_order"}
 
 
-def _no_batches() -> Batches:
-    yield from ()
-
-
 class SplitRows:
     """The rows of a loader's split: its length is what Lightning asks for.
 
@@ -119,38 +114,6 @@ class BatchSizeHolder:
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
-
-
-class LoaderIterator(Iterator[Any]):
-    """One pass over a loader, which begins when its first batch is asked for.
-
-    Only then is it known who asks. The generator of the batches does not know this
-    object: a cycle of the two would leave the workers to the garbage collector.
-
-    Args:
-        begin: Returns the batches of a pass that this iterator begins.
-    """
-
-    def __init__(self, begin: Callable[[LoaderIterator], Batches]) -> None:
-        self._begin = begin
-        self._batches: Batches | None = None
-        self._is_over = False
-
-    def __next__(self) -> Any:
-        """Return the next batch."""
-        if self._is_over:
-            raise StopIteration
-        if self._batches is None:
-            self._is_over = True  # should it fail to begin
-            self._batches = self._begin(self)
-            self._is_over = False
-        return next(self._batches)
-
-    def close(self) -> None:
-        """End the pass; nothing is read ahead any more."""
-        self._is_over = True
-        if self._batches is not None:
-            self._batches.close()
 
 
 def _never() -> bool:  # no lambda: what holds a loader is pickled
@@ -340,7 +303,7 @@ class LanceDataLoader:
         else:
             start = Start(0, 0, len(self))
         if start.first >= start.last:
-            return _no_batches()
+            return no_batches()
         self._reader.stream.begin(start.epoch)
         requests = self._reader.requests(start.epoch, start.first, start.last)
         if start.in_process:
