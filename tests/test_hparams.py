@@ -320,7 +320,7 @@ def test_a_secret_option_is_written_nowhere(
     pickled = pickle.dumps(data)
     assert SECRET.encode() not in pickled
     assert pickle.loads(pickled).snapshot("train") == data.snapshot("train")
-    assert pickle.loads(pickled)._sources == data._sources
+    assert pickle.loads(pickled)._config.sources == data._config.sources
 
     with pytest.raises(ConfigError, match="a secret") as caught:
         LanceDataModule.load_from_checkpoint(path)

@@ -79,6 +79,8 @@ ORDER = [
     "resume",
     "pins",
     "reports",
+    "config",
+    "hyperparameters",
     "asked",
     "fit_position",
     "callbacks",
@@ -97,6 +99,14 @@ LIGHTNING = {
     "lightning_fabric",
     "lightning_utilities",
     "pytorch_lightning",
+}
+IMPORT_LIGHTNING = {
+    "asked",
+    "callbacks",
+    "datamodule",
+    "fit_position",
+    "hyperparameters",
+    "reports",
 }
 HYDRA = {"hydra", "omegaconf", "hydra_plugins"}
 ONLY_IN_FUNCTIONS = {"lancedb", "pandas", "polars", "PIL"}
@@ -175,7 +185,7 @@ def test_a_file_imports_only_files_above_it(source):
 
 def test_only_callbacks_and_the_data_module_import_lightning(source):
     part, tree = source
-    if part not in ("asked", "reports", "fit_position", "callbacks", "datamodule"):
+    if part not in IMPORT_LIGHTNING:
         assert packages(tree).isdisjoint(LIGHTNING)
 
 

@@ -94,7 +94,8 @@ def config(folder, *overrides):
 
 
 def source_of(data):
-    return data._sources if data._separate else data._sources[""]
+    sources = data._config.sources
+    return sources if data._config.is_separate else sources[""]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=repr)
@@ -121,7 +122,7 @@ def test_the_source_that_is_given_takes_the_place_of_the_configs(folder, at):
         assert found.table.equals(ROWS)
         assert list(data.dataset("train")[3].values()) == [3]
     else:
-        assert found == (source.sources if data._separate else source)
+        assert found == (source.sources if data._config.is_separate else source)
     assert SECRET not in str(data.hparams) + repr(data) + repr(source)
 
 

@@ -350,7 +350,7 @@ def test_what_the_format_is_told(parse, name, arguments, wanted):
     arguments = [SOURCE, *re.split(r" (?=--)", arguments)]
     printed = parse(arguments, printed=True)
     for data in (parse(arguments), parse([printed])):
-        assert getattr(data._format, name) == wanted
+        assert getattr(data._config.format, name) == wanted
     assert parse([printed], printed=True) == printed
 
 

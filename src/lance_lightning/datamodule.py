@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
-from functools import partial, wraps
-from types import FrameType, MethodType
+from functools import cache, partial, wraps
+from types import MethodType
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.tuner.lr_finder import _LRCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.parsing import AttributeDict
 
 from lance_lightning.arguments import (
     AnySampler,
@@ -24,28 +22,18 @@ from lance_lightning.arguments import (
     Decoders,
     Functions,
     OneSplit,
-    batch_sizes_of,
-    check_connection_factories,
-    columns_of,
-    columns_of_source,
-    dataloader_kwargs_of,
     no_split_message,
-    output_format_of,
-    splits_of_source,
-    stage_splits_of,
-    transforms_of,
 )
 from lance_lightning.asked import (
     is_asked_for_loaders,
     is_asked_for_setup,
 )
 from lance_lightning.batches import move
-from lance_lightning.cache import cache_dir as find_cache_dir
 from lance_lightning.callbacks.batch_size import LogBatchSize
 from lance_lightning.callbacks.prediction import PredictedRows
 from lance_lightning.column_cache import CachedRows, cache_rows
+from lance_lightning.config import SHOWN, ModuleConfig
 from lance_lightning.dataset import LanceMapDataset
-from lance_lightning.decoders import functions_of
 from lance_lightning.display import (
     Facts,
     Shown,
@@ -57,14 +45,17 @@ from lance_lightning.display import (
 )
 from lance_lightning.drawn import DrawnOrder
 from lance_lightning.fit_position import FitPosition
-from lance_lightning.foreign_samplers import as_spec
-from lance_lightning.formats import Format
 from lance_lightning.grid import WindowGrid
+from lance_lightning.hyperparameters import (
+    Hyperparameters,
+    PlainHyperparameters,
+    outermost_frame,
+)
 from lance_lightning.iterable_dataset import LanceIterableDataset
-from lance_lightning.loader import LanceDataLoader, check_dataloader_kwargs
+from lance_lightning.loader import LanceDataLoader
 from lance_lightning.loader_iterator import LoaderIterator
-from lance_lightning.open_objects import as_source, live_source
-from lance_lightning.pins import ALL, PinnedTables
+from lance_lightning.open_objects import live_source
+from lance_lightning.pins import ALL
 from lance_lightning.plan import Plan
 from lance_lightning.reader import (
     Reader,
@@ -84,20 +75,10 @@ from lance_lightning.samplers import (
     TrainingSplit,
     training_shard,
 )
-from lance_lightning.separate import SeparateSources
 from lance_lightning.shard import EvalShard
 from lance_lightning.snapshot import Snapshot
-from lance_lightning.sources import Source
-from lance_lightning.specs import (
-    SAMPLERS,
-    SPLITS,
-    check_saved,
-    from_plain,
-    named,
-    plain_dict,
-    spec_of,
-)
-from lance_lightning.splits import AllRows, permutation_of
+from lance_lightning.specs import check_saved, from_plain, named, plain_dict
+from lance_lightning.splits import AllRows, Splits, permutation_of
 from lance_lightning.state import (
     AFRESH,
     STATE_VERSION,
@@ -105,16 +86,13 @@ from lance_lightning.state import (
     check_same,
     check_version,
 )
-from lance_lightning.transforms import Transforms, check_importable
+from lance_lightning.transforms import Transforms
 from lance_lightning.types import (
     STAGES,
     ConfigError,
     LanceLightningError,
     StateError,
-    check_bool,
-    check_int,
     check_one_of,
-    check_seed,
 )
 from lance_lightning.world import (
     Ranks,
@@ -124,10 +102,12 @@ from lance_lightning.world import (
     world_of_trainer,
 )
 
-DEFAULT_BATCH_SIZE = 32  # rows per rank per step
+SIZES = {"batch_size": "global_batch_size", "global_batch_size": "batch_size"}
+# Arguments that say nothing of which rows come in which order.
+CHANGEABLE = {*SIZES, "eval_batch_size", "num_workers"}
 
 
-class LanceDataModule(LightningDataModule):
+class LanceDataModule(PlainHyperparameters):
     """Trains, validates, tests and predicts straight from Lance tables.
 
     Rank and world size come from the trainer's strategy, or from
@@ -195,10 +175,27 @@ class LanceDataModule(LightningDataModule):
         collate_fn: Takes a list of rows. Default torch's ``default_collate``.
         dataloader_kwargs: Options for torch's ``DataLoader``, such as
             ``pin_memory``, ``prefetch_factor`` or ``timeout``.
+        world: Whose share of the rows this process reads, where neither a trainer nor
+            ``torch.distributed`` knows: ``World(rank=1, size=8)`` in a job array. Each
+            job then pins its own version: name one in the source. It is not saved.
+
+    Arguments that are set as attributes later (``data.columns = [...]``) count as if
+    they had been given, until loaders are asked for.
 
     Raises:
         ConfigError: An argument, or a combination, that cannot work.
     """
+
+    cache_bytes: int | None
+    columns: list[str] | dict[str, str] | None
+    drop_last: bool
+    eval_batch_size: int | None
+    num_workers: int
+    output_format: str
+    sampler: Sampler | SplitSampler
+    seed: int
+    splits: Splits
+    with_row_id: bool
 
     def __init__(
         self,
@@ -227,149 +224,101 @@ class LanceDataModule(LightningDataModule):
         sample_transform: Functions = None,
         collate_fn: Functions = None,
         dataloader_kwargs: Mapping[str, Any] | None = None,
+        world: World | None = None,
     ) -> None:
         super().__init__()
-        names = inspect.signature(LanceDataModule).parameters
+        names = _arguments()
         given = {name: value for name, value in locals().items() if name in names}
         check_saved(given)
-        given = {name: from_plain(value, name) for name, value in given.items()}
-        given["source"] = live_source(given["source"])
-        for name in ("splits", "sampler"):
-            given[name] = named(name, given[name])
-        self._take(**given)
-        self.save_hyperparameters(self._plain(given), frame=_outermost_frame())
-
-    def _take(self, **given: Any) -> None:
-        """Check the arguments and keep them."""
-        self._separate = isinstance(given["source"], SeparateSources)
-        if self._separate:
-            if given["splits"] != AllRows("train"):
-                raise ConfigError(
-                    "separate sources are splits already: leave splits out, or give "
-                    f"one source and splits={given['splits']!r}"
-                )
-            self._sources: dict[str, Source] = dict(given["source"].sources)
-        else:
-            self._sources = {ALL: as_source(given["source"])}
-        splits = spec_of("splits", given["splits"], *SPLITS)
-        if not self._separate:
-            splits = splits_of_source(self._sources[ALL], splits)
-        self.splits = splits
-        self.sampler: Sampler | SplitSampler = spec_of(
-            "sampler", as_spec(given["sampler"]), *SAMPLERS
-        )
-        self.columns = columns_of(given["columns"])
-        self._columns = {
-            name: columns_of_source(source, self.columns)
-            for name, source in self._sources.items()
-        }
-        self.output_format = output_format_of(
-            given["output_format"], self._sources.values()
-        )
-        self._format = Format(
-            self.output_format,
-            nulls=given["nulls"],
-            ragged=given["ragged"],
-            decoders=given["decoders"],
-            dtype=given["dtype"],
-        )
-        self._take_batch_sizes(given)
-        self.drop_last = check_bool("drop_last", given["drop_last"])
-        self.num_workers = check_int("num_workers", given["num_workers"], 0)
-        self.seed = check_seed("seed", given["seed"])
-        self.with_row_id = check_bool("with_row_id", given["with_row_id"])
-        self._cache_dir = find_cache_dir(given["cache_dir"])
-        self.cache_bytes: int | None = given["cache_bytes"]
-        if self.cache_bytes is not None:
-            self.cache_bytes = check_int("cache_bytes", self.cache_bytes, 1)
-        self._kwargs = check_dataloader_kwargs(
-            dataloader_kwargs_of(given["dataloader_kwargs"])
-        )
-        self._transforms: dict[str, Transforms] = {
-            stage: transforms_of(given, stage) for stage in STAGES
-        }
-        if self.num_workers:
-            for transforms in self._transforms.values():
-                transforms.check_picklable()
-            for name, decoder in functions_of(self._format.decoders):
-                check_importable(name, decoder)
-            check_connection_factories(self._sources.values())
-        self._tables = PinnedTables(
-            self._sources, None if self._separate else splits, self._cache_dir
-        )
-        self._stage_splits = stage_splits_of(given["stage_splits"], self.split_names)
-        self._restore_hooks()
+        given = {name: _taken(name, value) for name, value in given.items()}
+        self._configure(given)
+        self._tables = self._config.tables()
         self._fit = FitPosition(self)
         self._said = False
+        self._is_read = False  # whether loaders were handed out
+        self.save_hyperparameters(self._plain(given), frame=outermost_frame())
 
-    def _take_batch_sizes(self, given: Mapping[str, Any]) -> None:
-        sizes = batch_sizes_of(given)
-        self._batch_size = sizes["batch_size"]
-        self._global_batch_size = sizes["global_batch_size"]
-        if self._batch_size is None and self._global_batch_size is None:
-            self._batch_size = DEFAULT_BATCH_SIZE
-        self.eval_batch_size = sizes["eval_batch_size"]
+    def _configure(self, given: dict[str, Any]) -> None:
+        """Check the arguments and use them."""
+        self._config = ModuleConfig.checked(given)
+        self._given = given
+        self.__dict__.update(self._config.shown())
+        self._restore_hooks()
 
     def _plain(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return hyperparameters that load with ``weights_only=True``."""
         plain = plain_dict(given)
-        if self._batch_size is None:
+        del plain["world"]  # it is of this process alone
+        if self._config.batch_size is None:
             # The tuner looks here for the size it is to scale.
             del plain["batch_size"]
         else:
-            plain["batch_size"] = self._batch_size
+            plain["batch_size"] = self._config.batch_size
         return plain
 
-    def save_hyperparameters(
-        self,
-        *args: Any,
-        ignore: Sequence[str] | str | None = None,
-        frame: FrameType | None = None,
-        logger: bool = True,
-    ) -> None:
-        """Save arguments of a subclass, as Lightning does but plain, without secrets.
+    # -- arguments that are set later --------------------------------------------
 
-        Without ``args`` these are all that made the subclass, so they take the place
-        of this class's own; named ones are added to them.
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Take an argument that is set later as if it had been given.
+
+        Raises:
+            ConfigError: It cannot work; or loaders were handed out, and then only batch
+                sizes and ``num_workers`` may change.
         """
-        here = inspect.currentframe()
-        if frame is None and here is not None:
-            frame = here.f_back
-        if not args:
-            self.hparams.clear()
-        args = tuple(arg if isinstance(arg, str) else plain_dict(arg) for arg in args)
-        super().save_hyperparameters(*args, ignore=ignore, frame=frame, logger=logger)
-        self.hparams.update(plain_dict(self.hparams))
-        self._hparams_given = dict(self.hparams)
+        if not self.set_hyperparameter(name, value):
+            super().__setattr__(name, value)
 
-    @property
-    def hparams_initial(self) -> AttributeDict:
-        """What this module was made with, as loggers get it: under one name.
+    def set_hyperparameter(self, name: str, value: Any) -> bool:
+        """Set an argument, here and among the hyperparameters; False where it is none.
 
-        Lightning merges it with the hyperparameters of the model, and stops the run
-        where both have one of the same name, ``seed`` or ``batch_size`` say, with
-        different values.
+        Raises:
+            ConfigError: As for ``setattr``.
         """
-        return AttributeDict({"datamodule": deepcopy(self._hparams_given)})
+        if name not in _arguments() or "_given" not in self.__dict__:
+            return False
+        value = _taken(name, value)
+        if not _is_same(value, self._given[name]):
+            self._set_argument(name, value)
+        return True
+
+    def _set_argument(self, name: str, value: Any) -> None:
+        if self._is_read and name not in CHANGEABLE:
+            raise ConfigError(
+                f"{name} cannot be set to {value!r} any more: loaders were handed out "
+                f"with {self._given[name]!r}, and the run and its checkpoint would "
+                f"disagree; set {name} before loaders are asked for, or give it to a "
+                "new data module"
+            )
+        given = {**self._given, name: value}
+        if name in SIZES and value is not None:  # one takes the place of the other
+            given[SIZES[name]] = None
+        self._configure(given)
+        if name in ("cache_dir", "source", "splits"):
+            self._tables = self._config.tables()
+        if name not in ("batch_size", *SHOWN):
+            self.__dict__[name] = value
+        # A checkpoint is to hold what is trained with.
+        saved, hparams = self._plain(given), self.hparams
+        assert isinstance(hparams, Hyperparameters)
+        other = SIZES.get(name)
+        for each in (name, other) if other in hparams else (name,):
+            if each in saved:
+                hparams.keep(each, saved[each])
+            else:
+                hparams.pop(each, None)
 
     # -- what there is ---------------------------------------------------------
 
     @property
     def batch_size(self) -> int:
         """Rows per rank per step. Setting it takes the place of a global size."""
-        if self._batch_size is not None:
-            return self._batch_size
-        assert self._global_batch_size is not None
-        return max(1, self._global_batch_size // self._world().size)
+        if "_config" not in self.__dict__:  # of a subclass, before it calls ours
+            return int(self.__dict__["batch_size"])
+        return self._config.rows_per_rank(self._world())
 
     @batch_size.setter
     def batch_size(self, value: int) -> None:
-        self._batch_size = check_int("batch_size", value, 1)
-        self._global_batch_size = None
-        # A checkpoint is to hold what is trained with.
-        self.hparams["batch_size"] = self._batch_size
-        if "global_batch_size" in self.hparams:
-            self.hparams["global_batch_size"] = None
+        self.__dict__["batch_size"] = value
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -431,7 +380,7 @@ class LanceDataModule(LightningDataModule):
             ConfigError: There is no such split or stage, or the split serves none.
         """
         check_one_of("split", split, self.split_names)
-        serves = [name for name in STAGES if split in self._stage_splits[name]]
+        serves = [name for name in STAGES if split in self._config.stage_splits[name]]
         if stage is None and not serves:
             raise ConfigError(
                 f"the split {split!r} serves no stage, so its order is not known: "
@@ -440,13 +389,13 @@ class LanceDataModule(LightningDataModule):
             )
         stage = stage or serves[0]
         check_one_of("stage", stage, STAGES)
-        names = list(self._stage_splits[stage])
+        names = list(self._config.stage_splits[stage])
         number = names.index(split) if split in names else None
         return LanceIterableDataset(
             self._reader(
                 stage,
                 split,
-                self._transforms[stage],
+                self._config.transforms[stage],
                 partial(self._stream, stage, number, split, world=world),
             ),
             batched=batched,
@@ -503,7 +452,7 @@ class LanceDataModule(LightningDataModule):
     def _restore_hooks(self) -> None:
         for stage in STAGES:
             # Of training fit would say that there is no such method.
-            ours = stage == "train" or bool(self._stage_splits[stage])
+            ours = stage == "train" or bool(self._config.stage_splits[stage])
             self._restore_hook(f"{stage}_dataloader", ours, _without_split)
 
     def _restore_hook(
@@ -557,7 +506,7 @@ class LanceDataModule(LightningDataModule):
     # -- loaders ---------------------------------------------------------------
 
     def _stage_loaders(self, stage: str) -> Any:
-        names = self._stage_splits[stage]
+        names = self._config.stage_splits[stage]
         if not names:
             raise ConfigError(no_split_message(stage, self.split_names))
         # Any rank may ask by itself, in a callback say, and then no other comes here.
@@ -577,6 +526,7 @@ class LanceDataModule(LightningDataModule):
         else:
             loaders = work()
         self._fit.note(stage, loaders)
+        self._is_read = True
         self._say(stage, loaders)
         return loaders[0] if isinstance(names, OneSplit) else loaders
 
@@ -596,7 +546,7 @@ class LanceDataModule(LightningDataModule):
         reader = self._reader(
             stage,
             split,
-            self._transforms[stage],
+            self._config.transforms[stage],
             partial(self._stream, stage, at, split),
         )
         return self._loader_over(reader, stage, at)
@@ -610,10 +560,10 @@ class LanceDataModule(LightningDataModule):
     ) -> Reader:
         """Return what reads a split; the stream is made for the bytes of a row."""
         snapshot = self.snapshot(split)
-        asked = self._columns[self._tables.source_of(split)]
+        asked = self._config.columns_of_source[self._tables.source_of(split)]
         schema = snapshot.batch_schema(asked, self.with_row_id)
         if transforms.arrow_transform is None:
-            self._format.check(schema)
+            self._config.format.check(schema)
         columns = snapshot.lance_columns(asked, self.with_row_id)
         row_bytes = mean_row_bytes(snapshot, columns, schema)
         try:
@@ -625,7 +575,7 @@ class LanceDataModule(LightningDataModule):
             snapshot=snapshot,
             columns=columns,
             stream=stream,
-            format=self._format,
+            format=self._config.format,
             transforms=transforms,
             stage=stage,
             row_bytes=row_bytes,
@@ -644,13 +594,13 @@ class LanceDataModule(LightningDataModule):
         if self.cache_bytes is None:
             return None
         return cache_rows(
-            self._cache_dir, snapshot, columns, plan, row_bytes, self.cache_bytes
+            self._config.cache_dir, snapshot, columns, plan, row_bytes, self.cache_bytes
         )
 
     def _grid(
         self, stream: Stream, row_bytes: int, piece_rows: int, transforms: Transforms
     ) -> WindowGrid:
-        if self.num_workers and self._format.decoders is not None:
+        if self.num_workers and self._config.format.decoders is not None:
             return WindowGrid(1)  # a worker sends decoded batches, which are large
         small = bool(transforms) and self.num_workers > 0
         return window_grid(stream, row_bytes, small=small, piece_rows=piece_rows)
@@ -660,7 +610,7 @@ class LanceDataModule(LightningDataModule):
         loader = LanceDataLoader(
             reader,
             num_workers=self.num_workers,
-            dataloader_kwargs=self._kwargs,
+            dataloader_kwargs=self._config.dataloader_kwargs,
             clock=self._fit.clock(at) if train else None,
             start=partial(
                 self._start, reader.stream.shard.world, at if train else None
@@ -681,7 +631,7 @@ class LanceDataModule(LightningDataModule):
     ) -> Stream:
         world, plan = world or self._world(), self.plan(split)
         if stage != "train":
-            size = self.eval_batch_size or max(1, self._global(world) // world.size)
+            size = self.eval_batch_size or self._config.rows_per_rank(world)
             shard = EvalShard(plan.num_rows, size, world)
             if shard.uneven:
                 rank_zero_warn(
@@ -691,7 +641,10 @@ class LanceDataModule(LightningDataModule):
                     "synchronises in every step can hang, eval_batch_size=2 cannot"
                 )
             return Stream(plan, shard, None, self.seed)
-        sampler, batch = self._made_sampler(split, world), self._global(world)
+        sampler, batch = (
+            self._made_sampler(split, world),
+            self._config.rows_per_step(world),
+        )
         train = training_shard(sampler, plan.num_rows, batch, world, self.drop_last)
         saved = None if at is None else self._fit.saved(at)
         if saved is not None:
@@ -709,7 +662,7 @@ class LanceDataModule(LightningDataModule):
                 snapshot=self.snapshot(split),
                 dataset=partial(self.dataset, split),
                 world_size=world.size,
-                global_batch_size=self._global(world),
+                global_batch_size=self._config.rows_per_step(world),
                 seed=self.seed,
             )
         )
@@ -717,16 +670,10 @@ class LanceDataModule(LightningDataModule):
             made.check_importable()
         return made
 
-    def _global(self, world: World) -> int:
-        if self._batch_size is not None:
-            return self._batch_size * world.size
-        assert self._global_batch_size is not None
-        return self._global_batch_size
-
     def _world(self) -> World:
-        if self.trainer is None:
-            return world_of_torch()
-        return world_of_trainer(self.trainer)
+        trainer = self.trainer
+        found = world_of_torch() if trainer is None else world_of_trainer(trainer)
+        return self._config.fitted(found)
 
     def _ranks(self) -> Ranks:
         return Ranks(None if self.trainer is None else self.trainer.strategy)
@@ -757,8 +704,8 @@ class LanceDataModule(LightningDataModule):
         }
 
     def _configuration(self) -> dict[str, Any]:
-        splits = None if self._separate else self.splits.key()
-        filters = {name: source.filter for name, source in self._sources.items()}
+        splits = None if self._config.is_separate else self.splits.key()
+        filters = {name: source.filter for name, source in self._config.sources.items()}
         return {"seed": self.seed, "splits": splits, "filter": filters}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -780,7 +727,7 @@ class LanceDataModule(LightningDataModule):
             self._fit.restore(loaders, state_dict["epoch_is_left"])
 
     def _checked_loaders(self, state: Mapping[str, Any]) -> list[dict[str, Any]]:
-        saved, here = list(state["train"]), list(self._stage_splits["train"])
+        saved, here = list(state["train"]), list(self._config.stage_splits["train"])
         if saved and len(saved) != len(here):
             raise StateError(
                 "the checkpoint was trained on the splits "
@@ -791,11 +738,11 @@ class LanceDataModule(LightningDataModule):
         return saved
 
     def _check_sources(self, saved: Mapping[str, Any]) -> None:
-        if set(saved) != set(self._sources):
+        if set(saved) != set(self._config.sources):
             raise StateError(
                 f"the checkpoint was trained on {_listed(saved)}, configured is "
-                f"{_listed(self._sources)}: configure the same; to start afresh, "
-                f"{AFRESH}"
+                f"{_listed(self._config.sources)}: configure the same; to start "
+                f"afresh, {AFRESH}"
             )
 
     def _repin(self, saved: Mapping[str, Any], stage: str) -> None:
@@ -847,7 +794,7 @@ class LanceDataModule(LightningDataModule):
         return {**self.__dict__, "trainer": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        super().__setstate__(state)
         self._restore_hooks()  # they were looked up by name, and are our own again
 
     def __repr__(self) -> str:
@@ -861,23 +808,25 @@ class LanceDataModule(LightningDataModule):
         pinned, built = self._tables.pinned, self._tables.built
         sources = {
             name or "source": (pinned.get(name) or source).describe()
-            for name, source in self._sources.items()
+            for name, source in self._config.sources.items()
         }
         loaders = [each for several in self._fit.loaders.values() for each in several]
         shown = loaders[0].reader.shown if loaders else Shown()
         return {
-            **({"sources": sources} if self._separate else sources),
+            **({"sources": sources} if self._config.is_separate else sources),
             "splits": splits_shown(
-                None if self._separate else self.splits,
+                None if self._config.is_separate else self.splits,
                 self.split_names,
                 {name: plan.num_rows for name, plan in built.items()},
             ),
-            **columns_shown(self.columns, shown, self._format),
+            **columns_shown(self.columns, shown, self._config.format),
             **batches_shown(self._fit.loaders),
         }
 
     def __str__(self) -> str:
-        sources = ", ".join(source.describe() for source in self._sources.values())
+        sources = ", ".join(
+            source.describe() for source in self._config.sources.values()
+        )
         return f"{type(self).__name__}({sources}; splits {', '.join(self.split_names)})"
 
 
@@ -896,16 +845,28 @@ def _without_split(base: type[LightningDataModule], name: str) -> Any:
     return hook
 
 
-def _outermost_frame() -> FrameType | None:
-    """Return a frame from which Lightning finds no arguments of constructors.
+@cache
+def _arguments() -> frozenset[str]:
+    """Return the names of the constructor's arguments."""
+    return frozenset(inspect.signature(LanceDataModule).parameters)
 
-    It would compare the hyperparameters with each of them, and a data frame that a
-    subclass takes cannot be compared.
-    """
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_back is not None:
-        frame = frame.f_back
-    return frame
+
+def _taken(name: str, value: Any) -> Any:
+    """Return an argument as it is meant, of whatever form it was given in."""
+    value = from_plain(value, name)
+    if name == "source":
+        return live_source(value)
+    return named(name, value) if name in ("splits", "sampler") else value
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    """Return whether setting a value changes nothing."""
+    if value is other:
+        return True
+    try:
+        return type(value) is type(other) and bool(value == other)
+    except Exception:  # of a table or an array
+        return False
 
 
 def _refuse_fork() -> None:

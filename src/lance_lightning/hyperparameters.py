@@ -1,0 +1,113 @@
+"""Hyperparameters of the data module: plain, without secrets, and those it uses."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.parsing import AttributeDict
+
+from lance_lightning.specs import plain_dict
+
+
+class Hyperparameters(AttributeDict):
+    """The hyperparameters of a module; those that it uses are set on the module.
+
+    Args:
+        values: What there is.
+        set_argument: Sets an argument of the module, and returns whether the name is
+            one of them.
+    """
+
+    def __init__(
+        self, values: dict[str, Any], set_argument: Callable[[str, Any], bool]
+    ) -> None:
+        super().__init__(values)
+        object.__setattr__(self, "_set_argument", set_argument)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if not self._set_argument(name, value):
+            self.keep(name, value)
+
+    def keep(self, name: str, value: Any) -> None:
+        """Write a value down, whatever the module uses."""
+        super().__setitem__(name, value)
+
+    def update(self, *values: Any, **named: Any) -> None:
+        """Set several, as ``dict`` does."""
+        for name, value in dict(*values, **named).items():
+            self[name] = value
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """Set one unless it is there, as ``dict`` does."""
+        if name not in self:
+            self[name] = default
+        return self[name]
+
+    def __ior__(self, values: Any) -> Hyperparameters:  # type: ignore[misc]
+        self.update(values)
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AttributeDict, (dict(self),)  # a copy belongs to no module
+
+
+class PlainHyperparameters(LightningDataModule):
+    """Saves plain dicts, lists and numbers, and sets what is changed in them."""
+
+    def set_hyperparameter(self, name: str, value: Any) -> bool:
+        """Set an argument that a hyperparameter stands for; False where it is none."""
+        return False
+
+    def save_hyperparameters(
+        self,
+        *args: Any,
+        ignore: Sequence[str] | str | None = None,
+        frame: FrameType | None = None,
+        logger: bool = True,
+    ) -> None:
+        """Save arguments of a subclass, as Lightning does but plain, without secrets.
+
+        Without ``args`` these are all that made the subclass, so they take the place
+        of this class's own; named ones are added to them.
+        """
+        here = inspect.currentframe()
+        if frame is None and here is not None:
+            frame = here.f_back
+        self._hparams = AttributeDict(self.hparams if args else {})
+        args = tuple(arg if isinstance(arg, str) else plain_dict(arg) for arg in args)
+        super().save_hyperparameters(*args, ignore=ignore, frame=frame, logger=logger)
+        self._hparams = Hyperparameters(
+            plain_dict(self.hparams), self.set_hyperparameter
+        )
+        self._hparams_given = dict(self.hparams)
+
+    @property
+    def hparams_initial(self) -> AttributeDict:
+        """What this module was made with, as loggers get it: under one name.
+
+        Lightning merges it with the hyperparameters of the model, and stops the run
+        where both have one of the same name, ``seed`` or ``batch_size`` say, with
+        different values.
+        """
+        return AttributeDict({"datamodule": deepcopy(self._hparams_given)})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._hparams = Hyperparameters(dict(self.hparams), self.set_hyperparameter)
+
+
+def outermost_frame() -> FrameType | None:
+    """Return a frame from which Lightning finds no arguments of constructors.
+
+    It would compare the hyperparameters with each of them, and a data frame that a
+    subclass takes cannot be compared.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
