@@ -166,7 +166,9 @@ def test_the_safe_loader(tables):
 
 
 def test_lances_samplers(run):
-    assert sorted(column(run("Lance's samplers")["data"], "id")) == IDS
+    names = run("Lance's samplers")
+    assert sorted(column(names["data"], "id")) == IDS
+    assert len(column(names["job"], "id")) == len(IDS) // 8
 
 
 def test_lancedbs_streaming_dataset(run):

@@ -298,14 +298,16 @@ def test_functions_are_named_by_their_path(parse, arguments, wanted):
     printed = parse(arguments, printed=True)
     for data in (parse(arguments), parse([printed])):
         for stage in STAGES:
-            assert data._transforms[stage].transform == by_stage.get(stage)
+            assert data._config.transforms[stage].transform == by_stage.get(stage)
     assert parse([printed], printed=True) == printed
 
 
 def test_every_function_is_named_by_its_path(parse):
     names = ("arrow_transform", "sample_transform", "collate_fn")
     data = parse([SOURCE, *(f"--data.{name}={HERE}.plus_one" for name in names)])
-    assert all(getattr(data._transforms["train"], name) is plus_one for name in names)
+    assert all(
+        getattr(data._config.transforms["train"], name) is plus_one for name in names
+    )
 
 
 def test_a_wrong_stage_or_function_is_an_error_that_names_it(parse, capsys):
@@ -408,8 +410,8 @@ def test_sources_are_named_by_their_class(parse, table):
     def of(*arguments):
         printed = parse(list(arguments), printed=True)
         found, again = parse(list(arguments)), parse([printed])
-        assert found._sources == again._sources
-        return found._sources
+        assert found._config.sources == again._config.sources
+        return found._config.sources
 
     filtered = "--data.source.filter=id < 9"
     lance_ = ["--data.source", "LanceSource", "--data.source.uri", "TABLE"]
@@ -446,8 +448,8 @@ def test_the_other_arguments_keep_their_types(parse):
     printed = parse(arguments, printed=True)
     for data in (parse(arguments), parse([printed])):
         assert data.columns == {"id": "id", "twice": "label * 2"}
-        assert data._stage_splits["predict"] == ["train", "train"]
-        assert data._kwargs["pin_memory"] is True
+        assert data._config.stage_splits["predict"] == ["train", "train"]
+        assert data._config.dataloader_kwargs["pin_memory"] is True
         assert data.batch_size == 12
         assert data.cache_bytes == 1_000_000
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         TransformError,
         WorkerError,
     )
+    from lance_lightning.world import World
 
 __version__ = "0.1.0"
 
@@ -66,6 +67,7 @@ _MODULES = {
     "StateError": "types",
     "TransformError": "types",
     "WorkerError": "types",
+    "World": "world",
 }
 
 __all__ = [
@@ -95,6 +97,7 @@ __all__ = [
     "StateError",
     "TransformError",
     "WorkerError",
+    "World",
 ]
 
 

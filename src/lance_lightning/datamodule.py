@@ -419,6 +419,7 @@ class LanceDataModule(PlainHyperparameters):
         """
         if self.trainer is not None:
             _refuse_fork()
+            self._world()  # one that contradicts the trainer is refused here
         if stage == "fit":
             self._fit.begin_fit()
         self._pin(together=self.trainer is None or is_asked_for_setup())
