@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from lance.sampler import Sampler as LanceSampler
 from torch.utils.data import Sampler as TorchSampler
 
+from lance_lightning.lance_samplers import ShardedBatches, ShardedFragments
 from lance_lightning.open_objects import PermutationSource, TableSource
-from lance_lightning.samplers import ElasticSampler, SplitSampler
+from lance_lightning.samplers import BlockShuffle, Sequential, Shuffle
 from lance_lightning.separate import SeparateSources
-from lance_lightning.sources import LanceDBSource, Source
+from lance_lightning.sources import LanceDBSource, LanceSource, Source
 from lance_lightning.splits import AllRows, PermutationSplit, Splits
 from lance_lightning.transforms import Transforms, check_importable
 from lance_lightning.types import STAGES, ConfigError, check_int, check_one_of
@@ -41,11 +42,14 @@ else:
         test: Function
         predict: Function
 
-    AnySource = Source | SeparateSources | str
+    AnySource = LanceSource | LanceDBSource | SeparateSources | str
     AnySplits = Splits | Mapping[str, float | int | None] | str
     AnySampler = (
-        ElasticSampler
-        | SplitSampler
+        BlockShuffle
+        | Shuffle
+        | Sequential
+        | ShardedFragments
+        | ShardedBatches
         | TorchSampler
         | LanceSampler
         | Callable[[Any], TorchSampler]

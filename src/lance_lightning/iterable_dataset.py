@@ -14,6 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from lance_lightning.dataset import refuse_fork
 from lance_lightning.display import html_of, text_of
+from lance_lightning.drawn import DrawnOrder
 from lance_lightning.fetch import Ahead, Threads, read_ahead
 from lance_lightning.gather import BufferPool
 from lance_lightning.loader import LanceDataLoader
@@ -119,7 +120,7 @@ class LanceIterableDataset(IterableDataset[Any]):
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         stream = self._reader.stream
-        if info is not None and hasattr(stream.sampler, "begin"):
+        if info is not None and isinstance(stream.sampler, DrawnOrder):
             raise ConfigError(
                 "the sampler draws an epoch whole, in one process, so workers of a "
                 "DataLoader of your own cannot share it: use num_workers=0 there, or "

@@ -16,6 +16,7 @@ from lance_lightning.column import nulls_error
 from lance_lightning.column_cache import CachedRows
 from lance_lightning.display import Facts, Shown, columns_shown
 from lance_lightning.door import read_table
+from lance_lightning.drawn import DrawnOrder
 from lance_lightning.fetch import (
     IN_FLIGHT,
     IN_FLIGHT_FAR,
@@ -31,7 +32,7 @@ from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.grid import Requests, WindowGrid
 from lance_lightning.layout import Unordered
 from lance_lightning.plan import Plan
-from lance_lightning.samplers import Sampler
+from lance_lightning.samplers import BlockShuffle, Sampler
 from lance_lightning.shard import BatchShard, EvalShard, TrainShard
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.sql import sql_name
@@ -115,9 +116,8 @@ class Stream:
 
         On the main thread: a sampler of others may draw from global generators.
         """
-        draw = getattr(self.sampler, "begin", None)
-        if draw is not None:
-            draw(self.seed, epoch)
+        if isinstance(self.sampler, DrawnOrder):
+            self.sampler.begin(self.seed, epoch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -485,7 +485,7 @@ def window_grid(
     if stream.is_in_order:
         # A window that is one piece is handed on as it was read.
         return WindowGrid(max(1, (piece_rows or PIECE_BYTES // row_bytes) // rows))
-    buffer = getattr(sampler, "buffer_size", None)
+    buffer = sampler.buffer_size if isinstance(sampler, BlockShuffle) else None
     if buffer is None or not isinstance(shard, TrainShard):
         return WindowGrid(fit)
     # A window that straddles two of BlockShuffle's buffers, or cuts one, reads

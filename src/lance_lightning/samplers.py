@@ -89,13 +89,6 @@ class Sampler(Protocol):
         """Return the sampler in plain Python, for a checkpoint."""
 
 
-class ElasticSampler(Sampler):
-    """A sampler whose order knows nothing of ranks and workers.
-
-    A class and no protocol, so that LightningCLI can tell what is one.
-    """
-
-
 @dataclass(frozen=True, slots=True)
 class TrainingSplit:
     """What a sampler can ask of the split that it orders.
@@ -168,7 +161,7 @@ def _state(sampler: BlockShuffle | Shuffle | Sequential) -> dict[str, Any]:
 
 
 @spec("sampler")
-class BlockShuffle(ElasticSampler):
+class BlockShuffle(Sampler):
     """Shuffle blocks of neighbouring rows, and rows within buffers of many blocks.
 
     Reads cost far less than with `Shuffle`, since neighbours are read together, and
@@ -262,7 +255,7 @@ def _default_block(global_batch_size: int, row_bytes: int) -> int:
 
 
 @spec("sampler")
-class Shuffle(ElasticSampler):
+class Shuffle(Sampler):
     """Any row anywhere in the epoch: a full shuffle, and the most costly to read."""
 
     strided: ClassVar[bool] = True
@@ -290,7 +283,7 @@ class Shuffle(ElasticSampler):
 
 
 @spec("sampler")
-class Sequential(ElasticSampler):
+class Sequential(Sampler):
     """The order of the plan, every epoch: the least costly to read."""
 
     # A strided share would make every rank read the whole table.

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from lance_lightning.drawn import DrawnOrder
 from lance_lightning.fetch import Threads
 from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.grid import Request
@@ -66,7 +67,7 @@ class Workers:
         self._options = dict(options)
         # What a sampler of others draws is drawn here alone: in another process it
         # could draw something else.
-        draws = hasattr(reader.stream.sampler, "begin")
+        draws = isinstance(reader.stream.sampler, DrawnOrder)
         self._requests = _Requests(reader if draws else None)
         self._held = Held()
         self._dataloader: DataLoader[Any] | None = None
