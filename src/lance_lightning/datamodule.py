@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial, wraps
 from types import MethodType
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.tuner.lr_finder import _LRCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -86,6 +86,7 @@ from lance_lightning.state import (
     check_same,
     check_version,
 )
+from lance_lightning.trainer_loops import not_iterable, refuse_other_package
 from lance_lightning.transforms import Transforms
 from lance_lightning.types import (
     STAGES,
@@ -319,6 +320,21 @@ class LanceDataModule(PlainHyperparameters):
     @batch_size.setter
     def batch_size(self, value: int) -> None:
         self.__dict__["batch_size"] = value
+
+    @property
+    def trainer(self) -> Trainer | None:
+        """The trainer that this was handed to last."""
+        trainer: Trainer | None = self.__dict__.get("trainer")
+        return trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        # Before the first hook: a trainer of the other package calls none of ours.
+        refuse_other_package(trainer)
+        self.__dict__["trainer"] = trainer
+
+    def __iter__(self) -> Iterator[Any]:
+        raise not_iterable()
 
     @property
     def split_names(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Which loaders and iterators a Lightning trainer's loops use.
+"""Whose trainer it is, and which loaders and iterators its loops use.
 
 No public name tells the iterator of a loop from one that a callback made of the same
 loader: this is the one place that knows the private ones.
@@ -9,6 +9,38 @@ from __future__ import annotations
 import sys
 from types import FrameType, FunctionType
 from typing import Any
+
+from lance_lightning.types import ConfigError
+
+_OTHER = "pytorch_lightning"  # `pip install lightning` brings it too
+_ONE_PACKAGE = (
+    f"a Trainer of the package {_OTHER} takes only data modules of its own "
+    "classes, and this one is of lightning's: write `import lightning.pytorch as pl` "
+    f"in the place of `import {_OTHER} as pl`, for trainer, model and callbacks"
+)
+
+
+def refuse_other_package(trainer: Any) -> None:
+    """Raise unless a trainer is of the package that the data module is of.
+
+    Raises:
+        ConfigError: It is of ``pytorch_lightning``.
+    """
+    packages = {kind.__module__.partition(".")[0] for kind in type(trainer).__mro__}
+    if _OTHER in packages:
+        raise ConfigError(_ONE_PACKAGE)
+
+
+def not_iterable() -> ConfigError:
+    """Return the error of a data module that was iterated.
+
+    A trainer of ``pytorch_lightning`` does so in ``fit(model, data)``.
+    """
+    where = f". And {_ONE_PACKAGE}" if _OTHER in sys.modules else ""
+    return ConfigError(
+        "a LanceDataModule has loaders and is none, so it gives no batches: iterate "
+        f"data.train_dataloader(){where}"
+    )
 
 
 def training_loaders(trainer: Any) -> list[Any]:
