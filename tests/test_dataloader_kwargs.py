@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 
 import pytest
@@ -47,6 +48,17 @@ def test_workers_take_all_of_torchs_options(table, tmp_path):
     assert torch.equal(torch.get_rng_state(), state)
     written = [path.name for path in sorted(tmp_path.glob("worker-*"))]
     assert written == ["worker-0", "worker-1"]
+    loader.close()
+
+
+@pytest.mark.parametrize("kind", [str, multiprocessing.get_context])
+def test_workers_of_a_forkserver_read_the_same_rows(table, kind):
+    kwargs = {"multiprocessing_context": kind("forkserver")}
+    options = {"transform": dict, "batch_size": 4}
+    alone = module(table, 0, **options).train_dataloader()
+    loader = module(table, 1, kwargs=kwargs, **options).train_dataloader()
+    for _ in range(2):
+        assert ids(loader) == ids(alone)
     loader.close()
 
 

@@ -392,7 +392,7 @@ CASES = {
     "no way to start workers": (
         option(dataloader_kwargs={"multiprocessing_context": 3}),
         ConfigError,
-        ["multiprocessing_context must be 'spawn', got 3"],
+        ["multiprocessing_context must be 'spawn', 'forkserver'", "got 3"],
     ),
     "a cache that is no folder": (
         option(cache_dir="s3://bucket/cache"),

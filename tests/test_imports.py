@@ -15,6 +15,7 @@ PACKAGE = Path(lance_lightning.__file__).parent
 # Each file may import those above it.
 ORDER = [
     "types",
+    "forks",
     "frozen",
     "sql",
     "projection",

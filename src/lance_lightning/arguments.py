@@ -174,8 +174,8 @@ def dataloader_kwargs_of(value: Any) -> Mapping[str, Any]:
     context = value.get("multiprocessing_context", "spawn")
     if not isinstance(context, str) and not hasattr(context, "get_start_method"):
         raise ConfigError(
-            f"multiprocessing_context must be 'spawn', got {context!r}: leave the "
-            "option out, workers are spawned"
+            "multiprocessing_context must be 'spawn', 'forkserver' or a context of "
+            f"these, got {context!r}: leave the option out, workers are spawned"
         )
     return value
 

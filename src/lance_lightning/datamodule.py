@@ -45,6 +45,7 @@ from lance_lightning.display import (
 )
 from lance_lightning.drawn import DrawnOrder
 from lance_lightning.fit_position import FitPosition
+from lance_lightning.forks import refuse_fork
 from lance_lightning.grid import WindowGrid
 from lance_lightning.hyperparameters import (
     Hyperparameters,
@@ -98,7 +99,6 @@ from lance_lightning.types import (
 from lance_lightning.world import (
     Ranks,
     World,
-    was_forked,
     world_of_torch,
     world_of_trainer,
 )
@@ -175,7 +175,9 @@ class LanceDataModule(PlainHyperparameters):
         sample_transform: Takes a row as a dict; the results are collated.
         collate_fn: Takes a list of rows. Default torch's ``default_collate``.
         dataloader_kwargs: Options for torch's ``DataLoader``, such as
-            ``pin_memory``, ``prefetch_factor`` or ``timeout``.
+            ``pin_memory``, ``prefetch_factor`` or ``timeout``. With
+            ``{"multiprocessing_context": "forkserver"}`` workers are not spawned but
+            forked from a server, in which nothing may have read with Lance.
         world: Whose share of the rows this process reads, where neither a trainer nor
             ``torch.distributed`` knows: ``World(rank=1, size=8)`` in a job array. Each
             job then pins its own version: name one in the source. It is not saved.
@@ -184,7 +186,8 @@ class LanceDataModule(PlainHyperparameters):
     they had been given, until loaders are asked for.
 
     Raises:
-        ConfigError: An argument, or a combination, that cannot work.
+        ConfigError: An argument, or a combination, that cannot work; or this process
+            was forked from one that had imported Lance.
     """
 
     cache_bytes: int | None
@@ -227,6 +230,7 @@ class LanceDataModule(PlainHyperparameters):
         dataloader_kwargs: Mapping[str, Any] | None = None,
         world: World | None = None,
     ) -> None:
+        refuse_fork()
         super().__init__()
         names = _arguments()
         given = {name: value for name, value in locals().items() if name in names}
@@ -433,8 +437,8 @@ class LanceDataModule(PlainHyperparameters):
             SourceError: A table or version is not there.
             ConfigError: The process was forked.
         """
+        refuse_fork()
         if self.trainer is not None:
-            _refuse_fork()
             self._world()  # one that contradicts the trainer is refused here
         if stage == "fit":
             self._fit.begin_fit()
@@ -884,20 +888,6 @@ def _is_same(value: Any, other: Any) -> bool:
         return type(value) is type(other) and bool(value == other)
     except Exception:  # of a table or an array
         return False
-
-
-def _refuse_fork() -> None:
-    """Raise where a launcher has forked this process.
-
-    Raises:
-        ConfigError: It has (``ddp_fork``, ``ddp_notebook``).
-    """
-    if was_forked():
-        raise ConfigError(
-            "this process was forked (strategy ddp_fork or ddp_notebook), and Lance's "
-            "threads do not survive a fork: reads crash or hang; use "
-            "strategy='ddp_spawn', or 'ddp' from a script"
-        )
 
 
 def _listed(sources: Iterable[str]) -> str:

@@ -11,10 +11,9 @@ from torch.utils.data import Dataset
 
 from lance_lightning.display import html_of, text_of
 from lance_lightning.fetch import Threads, in_order
+from lance_lightning.forks import refuse_fork
 from lance_lightning.gather import BufferPool
 from lance_lightning.reader import WINDOW_BYTES, Reader, Rows
-from lance_lightning.types import ConfigError
-from lance_lightning.world import was_forked
 
 Sample = dict[str, Any]
 
@@ -81,7 +80,7 @@ class LanceMapDataset(Dataset[Sample]):
 
         Raises:
             IndexError: One is not in the split.
-            ConfigError: This is a worker that was forked.
+            ConfigError: This process was forked.
         """
         refuse_fork()
         found = np.array([self._checked(index) for index in indices], np.int64)
@@ -101,13 +100,3 @@ class LanceMapDataset(Dataset[Sample]):
                 f"{self._reader.stream.plan.name!r} of {len(self)} rows"
             )
         return number % len(self)
-
-
-def refuse_fork() -> None:
-    """Raise where a ``DataLoader`` has forked this process, before a read hangs."""
-    if was_forked():
-        raise ConfigError(
-            "this worker was forked, and Lance's threads do not survive a fork: a "
-            "read would crash or hang; give the DataLoader "
-            "multiprocessing_context='spawn'"
-        )

@@ -19,6 +19,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from lance.fragment import FragmentMetadata, write_fragments
 
+from lance_lightning.forks import refuse_fork
 from lance_lightning.input_rows import UNREADABLE, Input
 from lance_lightning.inputs import open_input
 from lance_lightning.types import (
@@ -62,6 +63,7 @@ def import_table(
         DataError: A value is not of its column's type.
         SourceError: The source is not there, or cannot be read.
     """
+    refuse_fork()
     rows_per_file = check_int("rows_per_file", rows_per_file, 1)
     path = _free(target)
     found = open_input(Path(source).expanduser(), kind)

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from lance_lightning.dataset import refuse_fork
 from lance_lightning.display import html_of, text_of
 from lance_lightning.drawn import DrawnOrder
 from lance_lightning.fetch import Ahead, Threads, read_ahead
+from lance_lightning.forks import refuse_fork
 from lance_lightning.gather import BufferPool
 from lance_lightning.loader import LanceDataLoader
 from lance_lightning.reader import Reader, Window
@@ -113,7 +113,7 @@ class LanceIterableDataset(IterableDataset[Any]):
         """Read the epoch that was set, from the restored position where there is one.
 
         Raises:
-            ConfigError: This is a worker that was forked, or one of several, and the
+            ConfigError: This process was forked, or is one of several workers and the
                 sampler's epochs have to be drawn in one process.
         """
         refuse_fork()

@@ -26,7 +26,7 @@ from lance_lightning.state import (
     check_version,
 )
 from lance_lightning.types import ConfigError, StateError, check_int
-from lance_lightning.workers import Workers
+from lance_lightning.workers import START_METHODS, Workers
 
 # What torch's DataLoader takes and we hand on; the rest of it is the module's.
 PASSED_ON = (
@@ -60,7 +60,7 @@ def check_dataloader_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ConfigError: An option that is not torch's, one that this loader decides
-            itself, or workers that are not spawned.
+            itself, or workers that would be forked from this process.
     """
     for name in kwargs:
         if name in OURS:
@@ -73,13 +73,14 @@ def check_dataloader_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(
                 f"dataloader_kwargs has no option {name!r}; there are: {listed}"
             )
-    context = kwargs.get("multiprocessing_context", "spawn")
+    context = kwargs.get("multiprocessing_context", START_METHODS[0])
     method = context if isinstance(context, str) else context.get_start_method()
-    if method != "spawn":
+    if method not in START_METHODS:
         raise ConfigError(
             f"multiprocessing_context is {method!r}, but Lance's threads do not "
             "survive a fork, and a worker started that way crashes or hangs: leave "
-            "the option out, workers are spawned"
+            "the option out, then workers are spawned, or give 'forkserver', whose "
+            "server has no such threads"
         )
     if kwargs.get("in_order", True) is not True:
         raise ConfigError(

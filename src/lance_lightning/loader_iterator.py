@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+from lance_lightning.forks import refuse_fork
+
 Batches = Generator[Any, None, None]
 
 
@@ -30,6 +32,7 @@ class LoaderIterator(Iterator[Any]):
 
     def __next__(self) -> Any:
         """Return the next batch."""
+        refuse_fork()  # the threads that read ahead are not there
         if self._is_over:
             raise StopIteration
         if self._batches is None:

@@ -15,6 +15,7 @@ import lance
 
 from lance_lightning.blobs import bytes_of_blobs
 from lance_lightning.extension_types import register_extension_types
+from lance_lightning.forks import refuse_fork
 from lance_lightning.identity import Identity, identity_of
 from lance_lightning.projection import Columns, asked_of_lance, check_filter, one
 from lance_lightning.sql import literal_hint
@@ -139,6 +140,7 @@ class Snapshot:
         Raises:
             SourceError: The version is gone, or another table lies there now.
         """
+        refuse_fork()
         return _opened(self)
 
     def verify(self) -> None:
@@ -330,6 +332,7 @@ def _open_verified(snapshot: Snapshot) -> Any:
 
 def open_newest(uri: str, options: Mapping[str, str | None]) -> Any:
     """Return the ``lance.LanceDataset`` at the newest version of main."""
+    refuse_fork()
     _check_environment(options)
     doing = f"opening the Lance dataset at {strip_secrets(uri)!r}"
 

@@ -1,4 +1,4 @@
-"""Spawned worker processes: what they get, what they send, and how they end."""
+"""Worker processes: what they get, what they send, and how they end."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ from lance_lightning.sent_batches import (
 from lance_lightning.transport import SHARED_MEMORY, SharedPool, pack
 from lance_lightning.types import ConfigError, WorkerError
 
+# A server forks the workers of the second; it has imported nothing and reads nothing.
+START_METHODS = ("spawn", "forkserver")
 # How torch begins when a worker, or the thread that pins, does not answer.
 FAILED = ("DataLoader worker (pid", "DataLoader timed out", "Pin memory thread")
 NO_OFFSETS = np.empty(0, dtype=np.int64)
@@ -157,7 +159,7 @@ class Workers:
             "persistent_workers": True,
             # Without one, torch draws from its global generator at every epoch.
             "generator": torch.Generator(),
-            "multiprocessing_context": "spawn",
+            "multiprocessing_context": START_METHODS[0],
             **self._options,
             "worker_init_fn": _Start(self._options.get("worker_init_fn")),
         }

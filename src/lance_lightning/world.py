@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -135,11 +134,3 @@ class Ranks:
                 "rank's log for the error"
             )
         return cast(T, result)
-
-
-def was_forked() -> bool:
-    """Return whether ``multiprocessing`` started this process by a fork."""
-    if "fork" not in multiprocessing.get_all_start_methods():
-        return False
-    forked = multiprocessing.get_context("fork").Process
-    return isinstance(multiprocessing.current_process(), forked)
