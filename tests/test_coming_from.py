@@ -50,12 +50,22 @@ def tables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     numbers = pa.table({"id": IDS, "label": [i % 3 for i in IDS]})
     prompts = numbers.append_column("prompt", pa.array([f"Prompt {i}" for i in IDS]))
-    prompts = prompts.append_column("image", pa.array([png(i) for i in IDS]))
     lance.write_dataset(numbers, folder / "numbers.lance")
+    datasets = pytest.importorskip("datasets")
+    # As Lance's documents make it: a Hugging Face dataset with images.
+    prompts = datasets.Dataset(prompts).add_column(
+        "image", [{"bytes": png(i), "path": None} for i in IDS]
+    )
+    prompts = prompts.cast_column("image", datasets.Image())
     lance.write_dataset(prompts, folder / "prompts.lance", max_rows_per_file=25)
     lancedb.connect(folder / "db").create_table("items", numbers)
-    datasets = pytest.importorskip("datasets")
-    datasets.Dataset.from_dict({"id": IDS}).save_to_disk(folder / "my_dataset")
+    features = {
+        "image": datasets.Image(),
+        "label": datasets.ClassLabel(names=["cat", "dog", "bird"]),
+    }
+    rows = {"image": [{"bytes": png(i)} for i in IDS], "label": [i % 3 for i in IDS]}
+    pets = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    pets.save_to_disk(folder / "my_dataset")
     (folder / "shards").mkdir()
     with tarfile.open(folder / "shards" / "0.tar", "w") as tar:
         for i in IDS:
@@ -140,7 +150,14 @@ def test_columns(run, capsys):
 
 
 def test_a_hugging_face_dataset(run):
-    assert sorted(column(run("A Hugging Face dataset")["data"], "id")) == IDS
+    names = run("A Hugging Face dataset")
+    assert names["names"] == ["cat", "dog", "bird"]
+    seen = []
+    for batch in names["data"].train_dataloader():
+        ids = batch["image"][:, 0, 0, 0].tolist()  # red says which it is
+        assert batch["label"].tolist() == [i % 3 for i in ids]
+        seen += ids
+    assert sorted(seen) == IDS
 
 
 def test_lance_dataset(run):

@@ -43,6 +43,8 @@ ORDER = [
     "times",
     "column",
     "fills",
+    "features",
+    "encoded",
     "tensors",
     "objects",
     "decoders",

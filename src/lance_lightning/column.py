@@ -69,6 +69,7 @@ class Options:
         floats: The same for columns of floats, and those alone, that have no ``dtype``.
         decoder: What a column of bytes is decoded by: ``"image"``, or a function of
             bytes. None leaves them as they are.
+        feature: What a Hugging Face dataset says that the column is, if anything.
     """
 
     target: Target
@@ -78,6 +79,7 @@ class Options:
     dtype: str | None = None
     floats: str | None = None
     decoder: Any = None
+    feature: Any = None
 
 
 class Column(Protocol):

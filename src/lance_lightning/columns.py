@@ -33,7 +33,16 @@ from lance_lightning.column import (
     refuse_dtype,
     unsupported,
 )
-from lance_lightning.decoders import plan_decoded
+from lance_lightning.decoders import plan_decoded, plan_decoded_lists
+from lance_lightning.encoded import (
+    bytes_of_file,
+    bytes_of_files,
+    is_file,
+    is_list_of,
+    nested_type,
+    with_shape,
+)
+from lance_lightning.features import array_shape, feature_at
 from lance_lightning.objects import Deferred, plan_objects, plan_texts
 from lance_lightning.ragged import Ragged, plan_lists
 from lance_lightning.tensors import plan_numbers, refuse_fractions
@@ -102,6 +111,35 @@ class Decoded:
     def convert(self, array: pa.Array) -> dict[str, Any]:
         """Decode, then convert as the other kind does."""
         return self.column.convert(self.decode(array))
+
+
+def _array(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | None:
+    """Plan nested lists that are said to be arrays of one shape."""
+    shape = array_shape(options.feature)
+    if shape is None:
+        return None
+    storage = getattr(arrow_type, "storage_type", arrow_type)
+    plain = replace(options, feature=None)
+    column = _plan(name, nested_type(storage, shape), plain)
+    return Decoded(lambda array: with_shape(name, array, shape), column)
+
+
+def _file(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | None:
+    """Plan a struct of bytes and path as its bytes."""
+    if not is_file(arrow_type):
+        return None
+    path = f"{name}.bytes"  # what a filter has to name, as the struct is no null
+    column = _plan(path, arrow_type.field("bytes").type, options)
+    return Decoded(lambda array: bytes_of_file(name, array), column)
+
+
+def _files(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | None:
+    """Plan lists of such structs as lists of bytes."""
+    if not is_list_of(arrow_type, is_file):
+        return None
+    kind = arrow_type.value_type.field("bytes").type
+    column = _plan(name, pa.list_(kind), options)
+    return Decoded(lambda array: bytes_of_files(name, array), column)
 
 
 def _dictionary(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | None:
@@ -181,9 +219,10 @@ def _struct(name: str, arrow_type: pa.DataType, options: Options) -> Struct | No
         )
 
     def of_field(field: str) -> Options:
+        own = replace(options, feature=feature_at(options.feature, field))
         if options.nulls.policy != "fill":
-            return options
-        return replace(options, nulls=Nulls("fill", fills[field]))
+            return own
+        return replace(own, nulls=Nulls("fill", fills[field]))
 
     return Struct(plan_columns(fields, of_field, f"{name}."))
 
@@ -234,13 +273,19 @@ def _ordered(value: Any, order: np.ndarray) -> Any:
         return replace(value, order=order)
     if isinstance(value, dict):  # a struct's fields
         return {name: _ordered(part, order) for name, part in value.items()}
+    if isinstance(value, list):  # what was decoded, of unequal shapes
+        return [value[at] for at in order.tolist()]
     return like(value, as_numpy(value)[order])
 
 
 _Kind = Callable[[str, pa.DataType, Options], Column | None]
 _KINDS: tuple[_Kind, ...] = (
+    _array,
     plan_numbers,
     plan_decoded,
+    plan_decoded_lists,
+    _file,
+    _files,
     plan_texts,
     _dictionary,
     _decimal,

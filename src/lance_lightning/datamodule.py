@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,6 +45,7 @@ from lance_lightning.display import (
     text_of,
 )
 from lance_lightning.drawn import DrawnOrder
+from lance_lightning.features import class_names, features_of_columns
 from lance_lightning.fit_position import FitPosition
 from lance_lightning.forks import refuse_fork
 from lance_lightning.grid import WindowGrid
@@ -163,8 +165,9 @@ class LanceDataModule(PlainHyperparameters):
             nested tensors.
         decoders: What ``torch`` and ``numpy`` make of columns of bytes: ``"image"``
             decodes PNG, JPEG, WebP and others to uint8 (3, H, W), a function makes of
-            a row's bytes what it returns. One for all columns of bytes, or a mapping
-            by column. Values of one shape are stacked, others come as a list.
+            a row's bytes what it returns. One for all columns of bytes (a struct of
+            bytes and path counts as its bytes, as Hugging Face's images do), or a
+            mapping by column. Values of one shape are stacked, others come as a list.
         dtype: With ``torch`` and ``numpy``, ``"float32"`` or another for all columns of
             floats (integers stay as they are), or a mapping from column to dtype. With
             ``torch_row`` and ``torch_col`` the one of their tensor. None is the
@@ -356,6 +359,21 @@ class LanceDataModule(PlainHyperparameters):
     def plan(self, split: str) -> Plan:
         """Return which rows a split has; builds the splits where that is not done."""
         return self._tables.plan(split)
+
+    def class_names(self, column: str, split: str | None = None) -> list[str]:
+        """Return the names of a column's classes: that of class 0 comes first.
+
+        They are part of a table that was made of a Hugging Face dataset with a
+        ``ClassLabel``.
+
+        Args:
+            column: The column's name in the table.
+            split: A split's name; only separate sources have several tables.
+
+        Raises:
+            ConfigError: The table does not say them.
+        """
+        return class_names(self.snapshot(split).schema, column)
 
     def dataset(self, split: str = "train") -> LanceMapDataset:
         """Return a split as a torch ``Dataset``: one row an index, as it is stored.
@@ -583,8 +601,10 @@ class LanceDataModule(PlainHyperparameters):
         snapshot = self.snapshot(split)
         asked = self._config.columns_of_source[self._tables.source_of(split)]
         schema = snapshot.batch_schema(asked, self.with_row_id)
+        features = features_of_columns(snapshot.schema, asked)
+        form = dataclasses.replace(self._config.format, features=features)
         if transforms.arrow_transform is None:
-            self._config.format.check(schema)
+            form.check(schema)
         columns = snapshot.lance_columns(asked, self.with_row_id)
         row_bytes = mean_row_bytes(snapshot, columns, schema)
         try:
@@ -596,7 +616,7 @@ class LanceDataModule(PlainHyperparameters):
             snapshot=snapshot,
             columns=columns,
             stream=stream,
-            format=self._config.format,
+            format=form,
             transforms=transforms,
             stage=stage,
             row_bytes=row_bytes,
@@ -833,6 +853,7 @@ class LanceDataModule(PlainHyperparameters):
         }
         loaders = [each for several in self._fit.loaders.values() for each in several]
         shown = loaders[0].reader.shown if loaders else Shown()
+        form = loaders[0].reader.format if loaders else self._config.format
         return {
             **({"sources": sources} if self._config.is_separate else sources),
             "splits": splits_shown(
@@ -840,7 +861,7 @@ class LanceDataModule(PlainHyperparameters):
                 self.split_names,
                 {name: plan.num_rows for name, plan in built.items()},
             ),
-            **columns_shown(self.columns, shown, self._config.format),
+            **columns_shown(self.columns, shown, form),
             **batches_shown(self._fit.loaders),
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,9 @@ from lance_lightning.column import (
     is_bytes,
     null_error,
     refuse_dtype,
+    unsupported,
 )
+from lance_lightning.encoded import is_list_of, parts_of_lists
 from lance_lightning.fills import check_fill
 from lance_lightning.types import DecodeError
 
@@ -91,7 +94,7 @@ class DecodedBytes:
         if nulls.policy == "fill":
             rows = [nulls.value if row is None else row for row in rows]
         values = [
-            None if row is None else self._decoded(at, row)
+            None if row is None else self.decoded(at, row)
             for at, row in enumerate(rows)
         ]
         out = {"": _joined(values, self._blank(), target)}
@@ -100,7 +103,8 @@ class DecodedBytes:
             out["_mask"] = from_numpy(valid, target)
         return out
 
-    def _decoded(self, at: int, data: bytes) -> Any:
+    def decoded(self, at: int, data: bytes) -> Any:
+        """Return what the decoder makes of the bytes of row ``at``."""
         try:
             value = function_of(self.options.decoder)(data)
             if value is None:
@@ -120,6 +124,37 @@ class DecodedBytes:
         return np.zeros((_CHANNELS, 0, 0), np.uint8)
 
 
+@dataclass(frozen=True, slots=True)
+class DecodedLists:
+    """A column of lists of bytes behind a decoder: a list of values for each row."""
+
+    name: str
+    options: Options
+
+    def suffixes(self) -> tuple[str, ...]:
+        """Return the value's suffix, and the mask's where one was asked for."""
+        return ("", "_mask") if self.options.nulls.policy == "mask" else ("",)
+
+    def convert(self, array: pa.Array) -> dict[str, Any]:
+        """Return a list a row, empty for a null, and a mask of shape (rows,)."""
+        nulls, target = self.options.nulls, self.options.target
+        if array.null_count and nulls.policy != "mask":
+            raise null_error(self.name, array.null_count, len(array))
+        offsets, data = parts_of_lists(array)
+        if data.null_count:
+            raise null_error(self.name, data.null_count, len(data), inside=True)
+        one, values = DecodedBytes(self.name, self.options), data.to_pylist()
+        lists = [
+            _each([one.decoded(row, value) for value in values[start:stop]], target)
+            for row, (start, stop) in enumerate(itertools.pairwise(offsets))
+        ]
+        out: dict[str, Any] = {"": lists}
+        if nulls.policy == "mask":
+            valid = array.is_valid().to_numpy(zero_copy_only=False)
+            out["_mask"] = from_numpy(valid, target)
+        return out
+
+
 def _joined(values: Sequence[Any], blank: Any, target: Target) -> Any:
     """Stack values of one shape and dtype; nulls among them are zeros."""
     found = [value for value in values if value is not None]
@@ -136,12 +171,16 @@ def _joined(values: Sequence[Any], blank: Any, target: Target) -> Any:
             if value is not None:
                 out[at] = value
         return from_numpy(out, target)
-    filled = [blank if value is None else value for value in values]
+    return _each([blank if value is None else value for value in values], target)
+
+
+def _each(values: Sequence[Any], target: Target) -> list[Any]:
+    """Return values of any shape, arrays as the target's own kind."""
     return [
         from_numpy(np.require(value, requirements=["C", "W"]), target)
         if isinstance(value, np.ndarray)
         else value
-        for value in filled
+        for value in values
     ]
 
 
@@ -164,3 +203,16 @@ def plan_decoded(
     if options.nulls.policy == "fill":
         check_fill(name, arrow_type, options.nulls.value)
     return DecodedBytes(name, options)
+
+
+def plan_decoded_lists(
+    name: str, arrow_type: pa.DataType, options: Options
+) -> DecodedLists | None:
+    """Plan a column of lists of bytes that has a decoder."""
+    if options.decoder is None or not is_list_of(arrow_type, is_bytes):
+        return None
+    refuse_dtype(name, arrow_type, options)
+    if options.nulls.policy == "fill":
+        why = "its nulls cannot be filled: give nulls='mask', or fill them in SQL"
+        raise unsupported(name, arrow_type, why)
+    return DecodedLists(name, options)

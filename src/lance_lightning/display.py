@@ -16,6 +16,7 @@ import pyarrow as pa
 import torch
 
 from lance_lightning.column import is_bytes, is_text
+from lance_lightning.encoded import is_file
 from lance_lightning.formats import Format
 
 MAX_COLUMNS = 40  # that are listed one by one
@@ -129,9 +130,8 @@ def _of_stack(batch: torch.Tensor, name: str) -> str:
 
 
 def _becomes(format: Format, field: pa.Field, batch: Any) -> str | None:
-    name, decoders = field.name, format.decoders
-    decoder = decoders.get(name) if isinstance(decoders, Mapping) else decoders
-    if decoder is not None and is_bytes(field.type):
+    name, decoder = field.name, format.decoder_of(field.name)
+    if decoder is not None and (is_bytes(field.type) or is_file(field.type)):
         return f"decoded by {getattr(decoder, '__qualname__', decoder)}"
     if format.name in ("pandas", "polars") and batch is not None:
         return str(batch[name].dtype)
@@ -165,7 +165,7 @@ def _value(batch: Mapping[str, Any], name: str, arrow_type: pa.DataType) -> str:
         return f"{kind}{_dtype(value)} ({shape}){also}"
     if is_text(arrow_type):
         return f"list of str{also}"
-    if is_bytes(arrow_type):
+    if is_bytes(arrow_type) or is_file(arrow_type):
         return f"list of bytes{also}"
     return f"list of one value a row{also}"
 

@@ -57,6 +57,8 @@ from lance_lightning.columns import (
     slice_columns,
 )
 from lance_lightning.decoders import IMAGE
+from lance_lightning.encoded import bytes_of_file, is_file, is_list_of
+from lance_lightning.features import is_other_file
 from lance_lightning.frames import (
     FROM_ARROW,
     check_arrow_fill,
@@ -124,6 +126,7 @@ class Format:
             makes uint8 (3, H, W) of an encoded image, a function makes of a row's
             bytes what it returns. One for all columns of bytes, or a mapping by
             column. None leaves bytes as they are.
+        features: What a Hugging Face dataset says that columns are, by column.
 
     Raises:
         ConfigError: A value that is none of these, or not of this format.
@@ -134,6 +137,7 @@ class Format:
     ragged: Any = "pad"
     dtype: Any = None
     decoders: Any = None
+    features: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     _plan: _LastPlan = dataclasses.field(
         default_factory=_LastPlan, init=False, repr=False, compare=False
     )
@@ -181,7 +185,7 @@ class Format:
             if not _is_encoded(arrow_type):
                 raise ConfigError(
                     f"decoders names column {name!r}, whose type is {arrow_type}: only "
-                    "columns of bytes can be decoded"
+                    "columns of bytes can be decoded, and structs of bytes and path"
                 )
         if not by_column and not any(map(_is_encoded, schema.types)):
             raise ConfigError(
@@ -294,7 +298,7 @@ class Format:
         return plan_columns(schema, self._options)
 
     def _options(self, name: str) -> Options:
-        decoders, ragged = self.decoders, self.ragged
+        ragged = self.ragged
         dtype, floats = self.dtype, None
         if isinstance(dtype, Mapping):
             dtype = dtype.get(name)
@@ -310,8 +314,16 @@ class Format:
             padding=padding,
             dtype=dtype,
             floats=floats,
-            decoder=decoders.get(name) if isinstance(decoders, Mapping) else decoders,
+            decoder=self.decoder_of(name),
+            feature=self.features.get(name),
         )
+
+    def decoder_of(self, name: str) -> Any:
+        """Return what decodes a column; None where nothing does."""
+        if isinstance(self.decoders, Mapping):
+            return self.decoders.get(name)
+        other = self.decoders == IMAGE and is_other_file(self.features.get(name))
+        return None if other else self.decoders
 
     # torch_row and torch_col
 
@@ -364,8 +376,11 @@ class Format:
 
     def _with_nulls_settled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Return ``batch`` with nulls filled, where they are neither kept nor wrong."""
-        columns, missing = [], []
+        columns, missing, fields = [], [], []
         for field, array in zip(batch.schema, batch.columns, strict=True):
+            if self.name == "python" and is_file(field.type):
+                array = bytes_of_file(field.name, array)
+                field = pa.field(f"{field.name}", array.type)
             nulls = self._nulls_of(field.name)
             if nulls is not None and nulls.policy == "fill":
                 array = pc.fill_null(array, pa.scalar(nulls.value, field.type))
@@ -379,9 +394,11 @@ class Format:
                 # Only for its check: Python's integers have no upper end, torch's do.
                 plan_field(field, Options("torch")).convert(array)
             columns.append(array)
+            fields.append(field)
         if missing:
             raise nulls_error(missing)
-        return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+        schema = pa.schema(fields, batch.schema.metadata)
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
 
     @staticmethod
     def _nulls_in(name: str, array: pa.Array, count: int) -> list[NullCount]:
@@ -490,9 +507,11 @@ def _refuse_unknown(argument: str, given: Mapping[str, Any], names: list[str]) -
 
 
 def _is_encoded(arrow_type: pa.DataType) -> bool:
+    """Tell whether values are bytes, files, or lists of them."""
     if isinstance(arrow_type, pa.BaseExtensionType):
         return _is_encoded(arrow_type.storage_type)
-    return is_bytes(arrow_type)
+    one = is_bytes(arrow_type) or is_file(arrow_type)
+    return one or is_list_of(arrow_type, _is_encoded)
 
 
 def require(module: str, argument: str, extra: str) -> Any:

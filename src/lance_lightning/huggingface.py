@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lance_lightning.encoded import nested_type
 from lance_lightning.input_rows import Input, rows_a_batch
 from lance_lightning.types import ConfigError
 
@@ -62,14 +63,6 @@ def _plain_table(table: Any, encoded: Sequence[str]) -> Any:
         elif isinstance(column.type, pa.ExtensionType):  # Array2D to Array5D
             parts = [part.storage for part in column.chunks]
             column = pa.chunked_array(parts, column.type.storage_type)
-            column = column.cast(_of_shape(column.type, table[name].type.shape))
+            column = column.cast(nested_type(column.type, table[name].type.shape))
         table = table.set_column(at, name, column)
     return table
-
-
-def _of_shape(lists: Any, shape: Sequence[int | None]) -> Any:
-    """Return a type of nested lists, of the lengths that all rows share."""
-    if not shape:
-        return lists
-    inner = _of_shape(lists.value_type, shape[1:])
-    return pa.list_(inner) if shape[0] is None else pa.list_(inner, shape[0])
