@@ -26,6 +26,7 @@ from lance_lightning import (
     ShardedFragments,
     Shuffle,
     fetch,
+    formats,
     reader,
 )
 from lance_lightning.grid import Requests, WindowGrid
@@ -303,3 +304,68 @@ def test_windows_in_order_are_one_piece_each(tmp_path, asked):
     assert np.array_equal(ids, np.arange(rows))
     window = fetch.IN_ORDER_PIECE_BYTES // row_bytes // 64 * 64
     assert [len(piece) for piece in asked] == [window, window, rows - 2 * window]
+
+
+COLUMNS, WIDE_ROWS = 900, 1000
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A table of many columns: every call costs as much as a thousand rows."""
+    uri = str(tmp_path_factory.mktemp("wide") / "t.lance")
+    columns = {f"c{i}": np.arange(WIDE_ROWS) + i for i in range(COLUMNS)}
+    lance.write_dataset(pa.table(columns), uri)
+    return uri
+
+
+@pytest.mark.parametrize("few", [None, 800])
+@pytest.mark.parametrize("sampler", [BlockShuffle(), Shuffle(), Sequential()])
+def test_many_columns_are_read_in_few_calls(wide, asked, sampler, few):
+    columns = None if few is None else [f"c{i}" for i in range(few)]
+    data = LanceDataModule(wide, sampler=sampler, columns=columns, batch_size=100)
+    batches = list(data.train_dataloader())
+    assert len(asked) == 1
+    first = np.concatenate([batch["c0"] for batch in batches])
+    assert np.array_equal(np.sort(first), np.arange(WIDE_ROWS))
+    for batch in batches:
+        assert np.array_equal(batch["c0"] + 799, batch["c799"])
+
+
+def test_all_columns_by_name_are_asked_for_as_all(wide):
+    snapshot = LanceDataModule(wide).snapshot()
+    names = snapshot.schema.names
+    assert snapshot.lance_columns(names) is None
+    assert snapshot.lance_columns(names[::-1]) == names[::-1]
+    assert snapshot.lance_columns(names, with_row_id=True) == [*names, "_rowid"]
+
+
+@pytest.mark.parametrize(
+    "names", [["c5", "c3"], ["c5", "_rowid", "_rowoffset"], ["c1"]]
+)
+def test_the_schema_of_names_is_the_one_that_lance_gives(wide, names):
+    snapshot = LanceDataModule(wide).snapshot()
+    expected = snapshot.open().scanner(columns=names).projected_schema
+    assert snapshot.projected_schema(names).equals(expected, check_metadata=True)
+
+
+def test_many_columns_by_name_are_not_scanned(wide, monkeypatch):
+    dataset = lance.dataset(wide)
+    names = dataset.schema.names[:100]
+    expected = dataset.to_table(columns=names).slice(20, 30)
+
+    def planned(*args, **kwargs):
+        raise AssertionError("each name would be planned")
+
+    monkeypatch.setattr(lance.LanceDataset, "scanner", planned)
+    assert fetch.read_piece(dataset, names, range(20, 50)).equals(expected)
+
+
+def test_the_format_is_planned_once(wide, monkeypatch):
+    planned = []
+    plan = formats.plan_columns
+    monkeypatch.setattr(
+        formats, "plan_columns", lambda *args: planned.append(1) or plan(*args)
+    )
+    data = LanceDataModule(wide, sampler=Sequential(), batch_size=100)
+    assert len(list(data.train_dataloader())) == 10
+    assert len(planned) == 1

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import lance
 import numpy as np
 import pyarrow as pa
 
@@ -44,6 +45,13 @@ TAKE_BYTE_SECONDS = 0.8e-9
 SCAN_CALL_SECONDS = 3e-4
 SCAN_BYTE_SECONDS = 0.26e-9
 VARIABLE_SCAN_BYTE_SECONDS = 0.8e-9  # text and lists are decoded alike by both
+# And for every column: of each call, of a take's runs, and of each name by which a scan
+# is asked for it. So many columns are read in larger pieces, by name never in a scan.
+COLUMN_CALL_SECONDS = 6e-5
+COLUMN_RUN_SECONDS = 1e-7
+COLUMN_BYTES = 8 << 10  # of a column, in a piece
+MANY_COLUMNS = 64
+LARGEST_PIECE_BYTES = 32 << 20
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -157,6 +165,7 @@ def pieces_of(
     piece_rows: int | None = None,
     *,
     variable: bool = False,
+    num_columns: int = 1,
 ) -> Iterator[Piece]:
     """Cut sorted rows into pieces.
 
@@ -166,6 +175,7 @@ def pieces_of(
         row_bytes: Mean bytes of a row.
         piece_rows: Rows of a piece; None is what `PIECE_BYTES` hold.
         variable: Whether the width of a row varies.
+        num_columns: How many columns are read.
     """
     size = piece_rows or max(1, PIECE_BYTES // row_bytes)
     for start in range(0, len(offsets), size):
@@ -173,7 +183,10 @@ def pieces_of(
         places: Places = slice(start, start + len(part))
         if order is not None:
             places = order[places]
-        if not are_neighbours(part) and scan_is_cheaper(part, row_bytes, variable):
+        scan = not are_neighbours(part) and scan_is_cheaper(
+            part, row_bytes, variable, num_columns, size
+        )
+        if scan:
             yield from _whole_ranges(part, places, size)
         else:
             yield Piece(part, places)
@@ -192,14 +205,23 @@ def _whole_ranges(offsets: Array, places: Places, size: int) -> Iterator[Piece]:
         done = until
 
 
-def scan_is_cheaper(offsets: Array, row_bytes: int, variable: bool) -> bool:
+def scan_is_cheaper(
+    offsets: Array,
+    row_bytes: int,
+    variable: bool,
+    num_columns: int = 1,
+    piece_rows: int = 1,
+) -> bool:
     """Return whether to read everything between sorted rows and drop the rest."""
     scan_byte = VARIABLE_SCAN_BYTE_SECONDS if variable else SCAN_BYTE_SECONDS
     span = (int(offsets[-1]) - int(offsets[0]) + 1) * row_bytes
     runs = 1 + int(np.count_nonzero(np.diff(offsets) > 1))
-    take = runs * TAKE_RUN_SECONDS + len(offsets) * row_bytes * TAKE_BYTE_SECONDS
-    calls = -(-span // PIECE_BYTES)
-    return calls * SCAN_CALL_SECONDS + span * scan_byte < take
+    run = max(TAKE_RUN_SECONDS, num_columns * COLUMN_RUN_SECONDS)
+    take = runs * run + len(offsets) * row_bytes * TAKE_BYTE_SECONDS
+    take += num_columns * COLUMN_CALL_SECONDS
+    calls = -(-span // max(PIECE_BYTES, piece_rows * row_bytes))
+    call = SCAN_CALL_SECONDS + num_columns * COLUMN_CALL_SECONDS
+    return calls * call + span * scan_byte < take
 
 
 def are_neighbours(offsets: Array | range) -> bool:
@@ -225,7 +247,9 @@ def read_piece(dataset: Any, columns: Any, offsets: Array | range) -> pa.Table:
     count = len(offsets)
     if count == 0:
         return dataset.scanner(columns=columns, limit=0).to_table()
-    if are_neighbours(offsets):
+    named = isinstance(columns, list) and len(columns) > MANY_COLUMNS
+    by_take = named and isinstance(dataset, lance.LanceDataset)
+    if are_neighbours(offsets) and not by_take:
         piece = dataset.scanner(
             columns=columns, offset=int(offsets[0]), limit=count, batch_size=count
         ).to_table()
@@ -300,7 +324,7 @@ def read_windows(
     gather: RowGather | None = None
     for rows, piece, last, table in read_ahead(
         read,
-        _tasks(windows, row_bytes, piece_rows, variable),
+        _tasks(windows, row_bytes, piece_rows, variable, _width(dataset, columns)),
         threads.pool("pieces", in_flight),
         in_flight,
     ):
@@ -331,17 +355,32 @@ def _tasks(
     row_bytes: int,
     piece_rows: int | None,
     variable: bool,
+    num_columns: int,
 ) -> Iterator[Task]:
     """Yield the pieces of all windows."""
     for offsets, order, *purpose in windows:
         pieces = list(
-            pieces_of(offsets, order, row_bytes, piece_rows, variable=variable)
+            pieces_of(
+                offsets,
+                order,
+                row_bytes,
+                piece_rows,
+                variable=variable,
+                num_columns=num_columns,
+            )
         )
         if not pieces:
             pieces = [Piece(offsets, slice(0, 0))]
         for number, piece in enumerate(pieces, 1):
             last = number == len(pieces)
             yield len(offsets), piece, last, purpose[0] if purpose else ""
+
+
+def _width(dataset: Any, columns: Any) -> int:
+    """Return how many columns are read."""
+    if columns is not None:
+        return len(columns)
+    return len(getattr(dataset, "schema", ()))
 
 
 def _is_the_window(piece: Piece, rows: int) -> bool:

@@ -232,9 +232,9 @@ class Format:
         if self.decoders is not None:
             self._check_decoded(schema)
         if self.name in _STACKED:
-            self._plan_stacked(schema)
+            self._plan.of(schema, self._plan_stacked)
         elif self.name in _BY_COLUMN:
-            self._plan_by_column(schema)
+            self._plan.of(schema, self._plan_by_column)
         else:
             self._check_arrow(schema)
 

@@ -34,7 +34,11 @@ def asked_of_lance(
     # Lance's take gives a name with a dot back as a struct, its scanner as a column of
     # that name; as an expression it is the same in both. "*" in a list is all columns.
     plain = all(name in known and quoted(name) == sql for name, sql in wanted.items())
-    return list(wanted) if plain and "*" not in wanted else wanted
+    if not plain or "*" in wanted:
+        return wanted
+    names = list(wanted)
+    # Lance plans each name that is asked for, 0.2 ms of them, but not "all".
+    return None if names == schema.names else names
 
 
 def one(sql: str) -> str:

@@ -18,9 +18,11 @@ from lance_lightning.display import Facts, Shown, columns_shown
 from lance_lightning.door import read_table
 from lance_lightning.drawn import DrawnOrder
 from lance_lightning.fetch import (
+    COLUMN_BYTES,
     IN_FLIGHT,
     IN_FLIGHT_FAR,
     IN_ORDER_PIECE_BYTES,
+    LARGEST_PIECE_BYTES,
     PIECE_BYTES,
     VARIABLE_PIECE_BYTES,
     Threads,
@@ -255,7 +257,7 @@ class Reader:
                 self.row_bytes,
                 pool,
                 threads,
-                IN_FLIGHT if self.snapshot.is_local else IN_FLIGHT_FAR,
+                self._in_flight,
                 self.piece_rows,
                 variable=self.variable,
                 door=lambda doing, work: self._read(doing, lambda _: work()),
@@ -264,6 +266,15 @@ class Reader:
             yield Window(
                 data, rows.epoch, rows.first, rows.sizes, rows.row_offsets, rows.stride
             )
+
+    @property
+    def _in_flight(self) -> int:
+        """Pieces asked for at once: fewer where they are large, of many columns."""
+        usual = IN_FLIGHT if self.snapshot.is_local else IN_FLIGHT_FAR
+        rows = self.piece_rows or 1
+        if rows == 1 or rows * self.row_bytes <= IN_ORDER_PIECE_BYTES:
+            return usual
+        return max(1, usual * IN_ORDER_PIECE_BYTES // (rows * self.row_bytes))
 
     @property
     def cuts_batches(self) -> bool:
@@ -462,7 +473,8 @@ def rows_of_piece(schema: pa.Schema, row_bytes: int, *, in_order: bool) -> int:
     size = IN_ORDER_PIECE_BYTES if in_order else PIECE_BYTES
     if is_variable(schema):
         size = VARIABLE_PIECE_BYTES
-    return max(1, size // row_bytes)
+    many = min(len(schema) * COLUMN_BYTES, LARGEST_PIECE_BYTES)
+    return max(1, max(size, many) // row_bytes)
 
 
 def window_grid(

@@ -7,6 +7,7 @@ reader's fresh windows), not a table that is still in use.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -87,6 +88,7 @@ class Number:
     bfloat16: bool = False
 
 
+@functools.lru_cache(maxsize=64)  # of thousands of columns, few types differ
 def _stored_dtype(leaf: pa.DataType) -> np.dtype[Any] | None:
     """Return numpy's dtype for the memory of ``leaf``; None where it has none."""
     types = pa.types
