@@ -23,6 +23,7 @@ from lance_lightning.fetch import (
     IN_FLIGHT_FAR,
     IN_ORDER_PIECE_BYTES,
     LARGEST_PIECE_BYTES,
+    MANY_COLUMNS,
     PIECE_BYTES,
     VARIABLE_PIECE_BYTES,
     Threads,
@@ -473,8 +474,9 @@ def rows_of_piece(schema: pa.Schema, row_bytes: int, *, in_order: bool) -> int:
     size = IN_ORDER_PIECE_BYTES if in_order else PIECE_BYTES
     if is_variable(schema):
         size = VARIABLE_PIECE_BYTES
-    many = min(len(schema) * COLUMN_BYTES, LARGEST_PIECE_BYTES)
-    return max(1, max(size, many) // row_bytes)
+    if len(schema) > MANY_COLUMNS:  # whose calls cost more than their bytes
+        size = max(size, min(len(schema) * COLUMN_BYTES, LARGEST_PIECE_BYTES))
+    return max(1, size // row_bytes)
 
 
 def window_grid(
