@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from conftest import write_table
@@ -105,6 +107,23 @@ def test_a_loader_whose_state_lightning_does_not_load_resumes(runs, tmp_path, of
 
 def test_a_handed_loader_reads_the_same_rows_as_its_module(runs):
     assert rows(runs, False, max_epochs=2) == runs.rows(max_epochs=2)
+
+
+@pytest.mark.parametrize("limits", [{"max_epochs": 4}, {"max_steps": 20}])
+def test_a_handed_loader_resumes_a_stopped_run_as_its_module_does(
+    runs, tmp_path, limits
+):
+    """With ``max_epochs`` a run that was stopped in mid-epoch begins the next epoch."""
+    stop = {"max_epochs": -1, "max_steps": 8}
+    limits = {"max_epochs": -1, **limits}
+    resumed = []
+    for name, fit in (("module", runs.rows), ("handed", partial(rows, runs, False))):
+        folder = tmp_path / name
+        folder.mkdir()
+        saver = SaveFrom(folder, ("on_train_end",))
+        fit(None, [saver], **stop)
+        resumed.append(fit(saver.saved[0].path, **limits))
+    assert resumed[0] == resumed[1]
 
 
 def test_a_look_at_a_handed_loader_leaves_its_position(runs, tmp_path):
