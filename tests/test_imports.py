@@ -59,6 +59,7 @@ ORDER = [
     "transport",
     "batch_pickler",
     "sent_batches",
+    "row_sizes",
     "fetch",
     "column_cache",
     "transforms",

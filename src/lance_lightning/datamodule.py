@@ -65,12 +65,13 @@ from lance_lightning.reader import (
     Stream,
     bytes_held,
     is_variable,
-    mean_row_bytes,
     rows_of_piece,
+    sampled_row_bytes,
     window_grid,
 )
 from lance_lightning.reports import log_run, log_training
 from lance_lightning.resume import adopted
+from lance_lightning.row_sizes import RowSizes
 from lance_lightning.samplers import (
     BlockShuffle,
     Sampler,
@@ -606,7 +607,7 @@ class LanceDataModule(PlainHyperparameters):
         if transforms.arrow_transform is None:
             form.check(schema)
         columns = snapshot.lance_columns(asked, self.with_row_id)
-        row_bytes = mean_row_bytes(snapshot, columns, schema)
+        row_bytes, largest = sampled_row_bytes(snapshot, columns, schema)
         try:
             stream = stream_of(row_bytes)
         except ConfigError as error:
@@ -627,6 +628,7 @@ class LanceDataModule(PlainHyperparameters):
             variable=is_variable(schema),
             cached=self._cached(snapshot, columns, stream.plan, row_bytes),
             shown=Shown(schema),
+            row_sizes=RowSizes(row_bytes, largest) if is_variable(schema) else None,
         )
 
     def _cached(

@@ -26,6 +26,7 @@ from lance_lightning.gather import (
     part_of,
 )
 from lance_lightning.layout import Unordered, batch_of, ordered
+from lance_lightning.row_sizes import RowSizes
 from lance_lightning.types import DataError
 
 PIECE_BYTES = 5 << 20
@@ -68,6 +69,10 @@ Door = Callable[[str, Callable[[], pa.Table]], pa.Table]
 def directly(doing: str, work: Callable[[], pa.Table]) -> pa.Table:
     """Call what reads a piece, errors as they are."""
     return work()
+
+
+class WindowOverflow(Exception):
+    """The rows of a window turn out to take more bytes than it may."""
 
 
 class Threads:
@@ -166,6 +171,7 @@ def pieces_of(
     *,
     variable: bool = False,
     num_columns: int = 1,
+    sizes: RowSizes | None = None,
 ) -> Iterator[Piece]:
     """Cut sorted rows into pieces.
 
@@ -176,9 +182,14 @@ def pieces_of(
         piece_rows: Rows of a piece; None is what `PIECE_BYTES` hold.
         variable: Whether the width of a row varies.
         num_columns: How many columns are read.
+        sizes: What rows turn out to take, asked at each piece.
     """
-    size = piece_rows or max(1, PIECE_BYTES // row_bytes)
-    for start in range(0, len(offsets), size):
+    start = 0
+    while start < len(offsets):
+        size = piece_rows or max(1, PIECE_BYTES // row_bytes)
+        if sizes is not None:
+            row_bytes = sizes.mean
+            size = min(size, sizes.piece_rows(VARIABLE_PIECE_BYTES))
         part = offsets[start : start + size]
         places: Places = slice(start, start + len(part))
         if order is not None:
@@ -190,6 +201,7 @@ def pieces_of(
             yield from _whole_ranges(part, places, size)
         else:
             yield Piece(part, places)
+        start += len(part)
 
 
 def _whole_ranges(offsets: Array, places: Places, size: int) -> Iterator[Piece]:
@@ -291,6 +303,8 @@ def read_windows(
     *,
     variable: bool = False,
     door: Door = directly,
+    sizes: RowSizes | None = None,
+    overflows: Callable[[int], bool] = lambda held: False,
 ) -> Iterator[pa.RecordBatch | Unordered]:
     """Read windows of rows, each in its order; pieces are read ahead across them.
 
@@ -306,9 +320,15 @@ def read_windows(
         piece_rows: Rows of a piece; None is what `PIECE_BYTES` hold.
         variable: Whether the width of a row varies.
         door: Calls what reads a piece, and explains its errors.
+        sizes: What rows turn out to take; None where that is known.
+        overflows: Says, for the bytes of a window that were read, whether they are
+            too many.
 
     Yields:
         The rows, in memory that nobody else uses.
+
+    Raises:
+        WindowOverflow: What was read of a window is too much.
     """
     _let_malloc_keep_pieces()
 
@@ -322,12 +342,26 @@ def read_windows(
         return rows, piece, last, table
 
     gather: RowGather | None = None
+    held = 0
     for rows, piece, last, table in read_ahead(
         read,
-        _tasks(windows, row_bytes, piece_rows, variable, _width(dataset, columns)),
+        _tasks(
+            windows,
+            row_bytes,
+            piece_rows,
+            variable,
+            _width(dataset, columns),
+            sizes,
+        ),
         threads.pool("pieces", in_flight),
         in_flight,
     ):
+        if sizes is not None:
+            sizes.saw(table)
+            held += int(table.nbytes)
+            if not last and overflows(held):
+                raise WindowOverflow
+            held = 0 if last else held
         if gather is None and last and _is_the_window(piece, rows):
             yield _as_read(table, pool)
             continue
@@ -356,24 +390,25 @@ def _tasks(
     piece_rows: int | None,
     variable: bool,
     num_columns: int,
+    sizes: RowSizes | None,
 ) -> Iterator[Task]:
     """Yield the pieces of all windows."""
     for offsets, order, *purpose in windows:
-        pieces = list(
-            pieces_of(
-                offsets,
-                order,
-                row_bytes,
-                piece_rows,
-                variable=variable,
-                num_columns=num_columns,
-            )
+        doing = purpose[0] if purpose else ""
+        pieces = pieces_of(
+            offsets,
+            order,
+            row_bytes,
+            piece_rows,
+            variable=variable,
+            num_columns=num_columns,
+            sizes=sizes,
         )
-        if not pieces:
-            pieces = [Piece(offsets, slice(0, 0))]
-        for number, piece in enumerate(pieces, 1):
-            last = number == len(pieces)
-            yield len(offsets), piece, last, purpose[0] if purpose else ""
+        piece = next(pieces, Piece(offsets, slice(0, 0)))
+        for following in pieces:
+            yield len(offsets), piece, False, doing
+            piece = following
+        yield len(offsets), piece, True, doing
 
 
 def _width(dataset: Any, columns: Any) -> int:

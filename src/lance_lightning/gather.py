@@ -18,6 +18,7 @@ Array = np.ndarray[Any, Any]
 Places = slice | Array
 
 ALIGNMENT = 64  # bytes; what Arrow recommends for its buffers
+MUCH_BYTES = 128 << 20  # more than a column of a window has, unless rows are large
 
 
 class Pool(Protocol):
@@ -95,7 +96,7 @@ class BufferPool:
     def private(self) -> BufferPool:
         """Where memory comes from that a window needs while it is put in order."""
         if self._private is None:
-            self._private = BufferPool()
+            self._private = BufferPool(1)
         return self._private
 
     def _give_back(self, memory: Array, part: int) -> None:
@@ -401,6 +402,7 @@ class _Staged:
         if need > len(self._memory):
             # What the rows so far make likely, in steps, so that buffers fit again.
             likely = need * self._rows // (self._seen + rows)
+            likely = min(likely, max(2 * need, MUCH_BYTES))
             step = 1 << max(16, likely.bit_length() - 3)
             memory, buffer = self._pool.take(-(-likely // step) * step, self._number)
             memory[:done] = self._memory[:done]

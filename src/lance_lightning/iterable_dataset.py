@@ -203,7 +203,7 @@ class LanceIterableDataset(IterableDataset[Any]):
             requests,
             self._threads.pool("order"),
         )
-        for window in self._reader.read(rows, self._pool, self._threads):
+        for window in self._reader.read_bounded(rows, self._pool, self._threads):
             yield from map(self._reader.convert, self._reader.parts(window))
 
     def _samples(self, window: Window) -> Iterator[list[Any]]:

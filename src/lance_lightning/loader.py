@@ -362,7 +362,7 @@ class LanceDataLoader:
             requests,
             threads.pool("order"),
         )
-        for window in self._reader.read(rows, pool, threads):
+        for window in self._reader.read_bounded(rows, pool, threads):
             for part in map(self._reader.convert, self._reader.parts(window)):
                 if self._pins and not self._pins_batches:
                     part = dataclasses.replace(part, data=pinned(part.data))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -27,6 +27,8 @@ from lance_lightning.fetch import (
     PIECE_BYTES,
     VARIABLE_PIECE_BYTES,
     Threads,
+    Wanted,
+    WindowOverflow,
     in_order,
     read_windows,
 )
@@ -35,6 +37,7 @@ from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.grid import Requests, WindowGrid
 from lance_lightning.layout import Unordered
 from lance_lightning.plan import Plan
+from lance_lightning.row_sizes import RowSizes, largest_value
 from lance_lightning.samplers import BlockShuffle, Sampler
 from lance_lightning.shard import BatchShard, EvalShard, TrainShard
 from lance_lightning.snapshot import Snapshot
@@ -52,6 +55,7 @@ WINDOW_BYTES = 80 << 20  # BlockShuffle's default buffer is 64 MB of rows, and a
 
 SMALL_WINDOW_BATCHES = 8
 OBJECT_BYTES = 64  # of a short str, with the pointer to it
+FEW_ROWS = 8  # rows looked at before those
 SAMPLE_ROWS = 256  # rows looked at for the mean row's bytes
 DECODED_ROWS = 4  # rows decoded for the same
 
@@ -145,6 +149,20 @@ class Rows:
     order: Array | None
     stride: int = 1
 
+    def part(self, start: int, stop: int) -> Rows:
+        """Return some of the batches."""
+        before, until = sum(self.sizes[:start]), sum(self.sizes[:stop])
+        offsets = self.row_offsets[before:until]
+        ranked, order = in_order(offsets)
+        return replace(
+            self,
+            first=self.first + start * self.stride,
+            sizes=self.sizes[start:stop],
+            row_offsets=offsets,
+            sorted=ranked,
+            order=order,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -191,6 +209,7 @@ class Reader:
         variable: Whether the width of a row varies.
         cached: The rows on local disk, read there instead; None where they are not.
         shown: What reprs show of the columns.
+        row_sizes: What rows turn out to take; None where their width is fixed.
     """
 
     snapshot: Snapshot
@@ -205,6 +224,7 @@ class Reader:
     variable: bool = False
     cached: CachedRows | None = None
     shown: Shown = field(default_factory=Shown, compare=False, repr=False)
+    row_sizes: RowSizes | None = None
 
     def facts(self) -> Facts:
         """Return what is known of the rows and columns, for a repr."""
@@ -244,29 +264,93 @@ class Reader:
             pool: Where the memory of the rows comes from.
             threads: What reads ahead.
         """
-        ours, theirs = itertools.tee(windows)
-        asked = ((rows.sorted, rows.order, self._purpose(rows)) for rows in theirs)
+        begun: deque[Rows] = deque()
+        for data in self._arrow(self._begin(windows, begun), pool, threads):
+            yield _window(data, begun.popleft())
+
+    def read_bounded(
+        self, windows: Iterable[Rows], pool: Pool, threads: Threads
+    ) -> Iterator[Window]:
+        """Read windows as Arrow batches, each in parts where its rows are large.
+
+        Rows of fixed width take what their window was made for. Where the width varies
+        a window is cut, between batches, by the bytes that came so far, and once more
+        should it turn out to take too many. A batch is never cut.
+
+        Args:
+            windows: What to read.
+            pool: Where the memory of the rows comes from.
+            threads: What reads ahead.
+        """
+        if self.row_sizes is None:
+            yield from self.read(windows, pool, threads)
+            return
+        begun: deque[Rows] = deque()
+        source = iter(windows)
+        again: deque[Rows] = deque()
+        row_sizes = self.row_sizes
+
+        def overflows(held: int) -> bool:
+            too_many = held > row_sizes.most_bytes(WINDOW_BYTES)
+            return too_many and len(begun[0].sizes) > 1
+
+        while True:
+            wanted = self._begin(self._parts(again, source), begun)
+            try:
+                for data in self._arrow(wanted, pool, threads, overflows):
+                    yield _window(data, begun.popleft())
+                return
+            except WindowOverflow:
+                rows = begun.popleft()
+                half = len(rows.sizes) // 2
+                cut = [rows.part(0, half), rows.part(half, len(rows.sizes))]
+                again.extendleft(reversed([*cut, *begun]))
+                begun.clear()
+
+    def _parts(self, again: deque[Rows], source: Iterator[Rows]) -> Iterator[Rows]:
+        """Yield the rows of windows, in parts that are read at once."""
+        limit = VARIABLE_PIECE_BYTES if self.stream.is_in_order else WINDOW_BYTES
+        while (rows := again.popleft() if again else next(source, None)) is not None:
+            count = len(rows.row_offsets)
+            assert self.row_sizes is not None
+            most = self.row_sizes.rows_within(count, limit)
+            ends = np.cumsum(rows.sizes)
+            stop = max(1, int(np.searchsorted(ends, most, side="right")))
+            if stop < len(rows.sizes):
+                again.appendleft(rows.part(stop, len(rows.sizes)))
+                rows = rows.part(0, stop)
+            yield rows
+
+    def _begin(self, windows: Iterable[Rows], begun: deque[Rows]) -> Iterator[Wanted]:
+        for rows in windows:
+            begun.append(rows)
+            yield rows.sorted, rows.order, self._purpose(rows)
+
+    def _arrow(
+        self,
+        asked: Iterator[Wanted],
+        pool: Pool,
+        threads: Threads,
+        overflows: Callable[[int], bool] = lambda held: False,
+    ) -> Iterator[pa.RecordBatch | Unordered]:
         if self.cached is not None:
-            read = self.cached.read_windows(asked, pool)
-        else:
-            read = read_windows(
-                self._read(
-                    "opening the columns", lambda table: with_blobs(table, self.columns)
-                ),
-                self.columns,
-                asked,
-                self.row_bytes,
-                pool,
-                threads,
-                self._in_flight,
-                self.piece_rows,
-                variable=self.variable,
-                door=lambda doing, work: self._read(doing, lambda _: work()),
-            )
-        for data, rows in zip(read, ours, strict=True):
-            yield Window(
-                data, rows.epoch, rows.first, rows.sizes, rows.row_offsets, rows.stride
-            )
+            return self.cached.read_windows(asked, pool)
+        return read_windows(
+            self._read(
+                "opening the columns", lambda table: with_blobs(table, self.columns)
+            ),
+            self.columns,
+            asked,
+            self.row_bytes,
+            pool,
+            threads,
+            self._in_flight,
+            self.piece_rows,
+            variable=self.variable,
+            door=lambda doing, work: self._read(doing, lambda _: work()),
+            sizes=self.row_sizes,
+            overflows=overflows,
+        )
 
     @property
     def _in_flight(self) -> int:
@@ -426,27 +510,44 @@ class Reader:
         return f" for {batches} of epoch {rows.epoch}, stage {self.stage!r},"
 
 
-def mean_row_bytes(snapshot: Snapshot, columns: Any, schema: pa.Schema) -> int:
-    """Return the mean bytes of a row, the same in every process.
+def _window(data: pa.RecordBatch | Unordered, rows: Rows) -> Window:
+    return Window(
+        data, rows.epoch, rows.first, rows.sizes, rows.row_offsets, rows.stride
+    )
+
+
+def sampled_row_bytes(
+    snapshot: Snapshot, columns: Any, schema: pa.Schema
+) -> tuple[int, int]:
+    """Return the mean bytes of a row and its largest value's, alike in every process.
 
     Fixed-width columns are reckoned from the schema; with others, evenly spread
     rows are read and their bytes counted; of blobs the sizes alone are read.
     """
     widths = [_width(field.type) for field in schema]
     if all(width is not None for width in widths):
-        return max(1, int(sum(width for width in widths if width is not None)))
+        mean = max(1, int(sum(width for width in widths if width is not None)))
+        return mean, mean
     rows = snapshot.num_rows
     spread = np.unique(np.linspace(0, rows - 1, min(rows, SAMPLE_ROWS)).astype("int64"))
 
-    def num_bytes(dataset: Any) -> int:
-        total = int(dataset.take(spread, columns=columns).nbytes)
+    def sizes(dataset: Any) -> tuple[int, int]:
+        # Large rows are not read all at once.
+        few = spread[:: max(1, len(spread) // FEW_ROWS)]
+        mean = dataset.take(few, columns=columns).nbytes // max(1, len(few))
+        step = max(1, min(len(spread), WINDOW_BYTES // max(1, mean)))
+        total, largest = 0, 1
+        for start in range(0, len(spread), step):
+            part = dataset.take(spread[start : start + step], columns=columns)
+            total += int(part.nbytes)
+            largest = max(largest, *map(largest_value, part.columns))
         reading = with_blobs(dataset, columns)
         if isinstance(reading, BlobDataset):
             total += reading.num_bytes(spread)
-        return total
+        return total, largest
 
-    total = read_table(snapshot, f"measuring {len(spread)} rows", num_bytes)
-    return max(1, total // max(1, len(spread)))
+    total, largest = read_table(snapshot, f"measuring {len(spread)} rows", sizes)
+    return max(1, total // max(1, len(spread))), largest
 
 
 def bytes_held(schema: pa.Schema, row_bytes: int) -> int:

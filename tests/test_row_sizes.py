@@ -1,0 +1,104 @@
+"""Windows are bounded by the bytes that come, for any distribution of row sizes."""
+
+from __future__ import annotations
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lance_lightning import BlockShuffle, LanceDataModule, Sequential, Shuffle
+from lance_lightning.fetch import Threads
+from lance_lightning.gather import BufferPool
+from lance_lightning.row_sizes import RowSizes
+
+ROWS = 4000
+LARGE = 200_000
+BOUND = 2 << 20
+
+
+def lengths(kind: str) -> np.ndarray:
+    ids = np.arange(ROWS)
+    if kind == "tail":  # none of them among the rows of the sample
+        return np.where(ids % 80 == 7, LARGE, 10)
+    if kind == "sorted":
+        return np.where(ids >= ROWS - 100, LARGE, 10)
+    return np.full(ROWS, 10)
+
+
+def column(kind: str, type_: str) -> pa.Array:
+    offsets = np.concatenate([[0], np.cumsum(lengths(kind))])
+    if type_ == "list":
+        values = pa.array(np.zeros(offsets[-1] // 4 + 1, np.float32))
+        return pa.ListArray.from_arrays(pa.array((offsets // 4).astype("i4")), values)
+    data = pa.py_buffer(b"x" * int(offsets[-1]))
+    ends = pa.py_buffer(offsets.astype("i4"))
+    return pa.Array.from_buffers(pa.string(), ROWS, [None, ends, data])
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr("lance_lightning.reader.SAMPLE_ROWS", 25)
+    monkeypatch.setattr("lance_lightning.reader.WINDOW_BYTES", BOUND)
+    monkeypatch.setattr("lance_lightning.reader.VARIABLE_PIECE_BYTES", BOUND // 4)
+    monkeypatch.setattr("lance_lightning.fetch.VARIABLE_PIECE_BYTES", BOUND // 4)
+    monkeypatch.setattr("lance_lightning.row_sizes.FIRST_ROWS", 128)
+    monkeypatch.setattr("lance_lightning.row_sizes.LARGE_BYTES", BOUND)
+    monkeypatch.setattr("lance_lightning.row_sizes.LEAST_ROWS", 4)
+
+
+def module(tmp_path, kind: str, type_: str, sampler) -> LanceDataModule:
+    uri = str(tmp_path / "t.lance")
+    rows = {"id": np.arange(ROWS), "it": column(kind, type_)}
+    lance.write_dataset(pa.table(rows), uri)
+    return LanceDataModule(uri, sampler=sampler, batch_size=8, output_format="arrow")
+
+
+@pytest.mark.parametrize("type_", ["text", "list"])
+@pytest.mark.parametrize("kind", ["tail", "sorted", "even"])
+@pytest.mark.parametrize("sampler", [BlockShuffle(), Shuffle(), Sequential()], ids=str)
+def test_windows_are_bounded_by_the_bytes_that_come(
+    tmp_path, small, kind, type_, sampler
+):
+    data = module(tmp_path, kind, type_, sampler)
+    reader = data.train_dataloader().reader
+    requests = list(reader.requests(0, 0, reader.stream.shard.num_batches))
+    rows = [reader.rows(*request) for request in requests]
+    ids, most, batches = [], 0, []
+    for window in reader.read_bounded(rows, BufferPool(), Threads()):
+        batch = window.data.slice(0, window.data.num_rows)
+        most = max(most, batch.nbytes)
+        ids += batch["id"].to_pylist()
+        batches += window.numbers
+    assert most < 2 * BOUND
+    assert batches == list(range(ROWS // 8))
+    assert ids == np.concatenate([each.row_offsets for each in rows]).tolist()
+
+
+def test_even_rows_come_in_whole_windows_once_some_were_read(tmp_path, small):
+    data = module(tmp_path, "even", "text", Shuffle())
+    reader = data.train_dataloader().reader
+    rows = [reader.rows(0, 0, 500)]
+    for _ in range(2):
+        windows = list(reader.read_bounded(rows, BufferPool(), Threads()))
+    assert len(windows) == 1
+
+
+def test_a_window_that_turns_out_too_large_is_cut(tmp_path, small):
+    data = module(tmp_path, "sorted", "text", Shuffle())
+    reader = data.train_dataloader().reader
+    # As if all rows so far had been small.
+    reader.row_sizes.saw(pa.table({"it": ["x"] * ROWS}))
+    rows = [reader.rows(0, 0, 500)]
+    windows = list(reader.read_bounded(rows, BufferPool(), Threads()))
+    assert len(windows) > 1
+    sizes = [window.data.slice(0, window.data.num_rows).nbytes for window in windows]
+    assert max(sizes) < 2 * BOUND
+    assert sum(len(window.sizes) for window in windows) == 500
+
+
+def test_a_batch_is_never_cut(tmp_path, small):
+    sizes = RowSizes(10)
+    sizes.saw(pa.table({"it": ["x" * LARGE] * 8}))
+    assert sizes.rows_within(10_000, 100) == 1  # and the reader takes a whole batch
+    assert sizes.piece_rows(100) == 1
