@@ -15,6 +15,7 @@ import pytest
 import yaml
 from conftest import Recorder
 from jsonargparse import ActionConfigFile
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import lance_lightning
@@ -473,3 +474,50 @@ def test_the_help_says_what_each_argument_takes(parse, capsys):
         assert f"lance_lightning.{name}" in text
     for inner in ("_Pinned", "PermutationSource", "lance_lightning.samplers."):
         assert inner not in text
+
+
+class Sub(LanceDataModule):
+    """A module of the user's, which saves nothing itself."""
+
+
+@pytest.mark.parametrize("of_sub", [False, True])
+def test_a_checkpoint_of_a_run_gives_the_class_of_its_module(
+    table, tmp_path, monkeypatch, of_sub
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["app.py"])
+    options = yaml.safe_load(CONFIG)["trainer"]
+    source = {"class_path": "LanceSource", "init_args": {"uri": table}}
+    data = {"source": source, "splits": "SequentialSplit", "sampler": "Shuffle"}
+    data |= {"seed": 3, "batch_size": 7}
+    if of_sub:
+        data = {"class_path": f"{__name__}.Sub", "init_args": data}
+    config = {"model": {"out": "seen.json"}, "data": data}
+    config["trainer"] = {**options, "fast_dev_run": False, "max_steps": 1}
+    splits = data["init_args"] if of_sub else data
+    splits["splits"] = {
+        "class_path": "SequentialSplit",
+        "init_args": {"ratios": {"train": 0.5, "val": 0.5}},
+    }
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump(config))
+    cli = LightningCLI(
+        Model,
+        LanceDataModule,
+        subclass_mode_data=of_sub,
+        args=["fit", "--config", "fit.yaml"],
+        seed_everything_default=False,
+    )
+    cli.trainer.save_checkpoint("run.ckpt")
+    for kind in (LightningDataModule, LanceDataModule):
+        found = kind.load_from_checkpoint("run.ckpt", weights_only=True)
+        assert type(found) is (Sub if of_sub else LanceDataModule)
+        assert (found.sampler, found.seed) == (lance_lightning.Shuffle(), 3)
+        assert (found.splits, found.batch_size) == (cli.datamodule.splits, 7)
+        assert batches(found) == batches(
+            LanceDataModule(
+                table, splits=found.splits, sampler="shuffle", seed=3, batch_size=7
+            )
+        )
+    other = LightningDataModule.load_from_checkpoint("run.ckpt", transform=plus_one)
+    assert other._config.transforms["train"].transform is plus_one
+    assert "_instantiator" not in cli.datamodule.hparams_initial["datamodule"]

@@ -53,6 +53,7 @@ from lance_lightning.hyperparameters import (
     Hyperparameters,
     PlainHyperparameters,
     outermost_frame,
+    with_class,
 )
 from lance_lightning.iterable_dataset import LanceIterableDataset
 from lance_lightning.loader import LanceDataLoader
@@ -245,7 +246,8 @@ class LanceDataModule(PlainHyperparameters):
         self._fit = FitPosition(self)
         self._said = False
         self._is_read = False  # whether loaders were handed out
-        self.save_hyperparameters(self._plain(given), frame=outermost_frame())
+        plain = with_class(self, self._plain(given))
+        self.save_hyperparameters(plain, frame=outermost_frame())
 
     def _configure(self, given: dict[str, Any]) -> None:
         """Check the arguments and use them."""

@@ -9,9 +9,12 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities.parsing import AttributeDict
 
-from lance_lightning.specs import plain_dict
+from lance_lightning.specs import TARGET, plain_dict
+
+OF_CLI = ("_class_path", "_instantiator")
 
 
 class Hyperparameters(AttributeDict):
@@ -84,7 +87,9 @@ class PlainHyperparameters(LightningDataModule):
         self._hparams = Hyperparameters(
             plain_dict(self.hparams), self.set_hyperparameter
         )
-        self._hparams_given = dict(self.hparams)
+        self._hparams_given = {
+            name: value for name, value in self.hparams.items() if name not in OF_CLI
+        }
 
     @property
     def hparams_initial(self) -> AttributeDict:
@@ -99,6 +104,36 @@ class PlainHyperparameters(LightningDataModule):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._hparams = Hyperparameters(dict(self.hparams), self.set_hyperparameter)
+
+
+def with_class(module: LightningDataModule, plain: dict[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters of which LightningCLI's run makes a module of the class.
+
+    So ``load_from_checkpoint`` of ``LightningDataModule`` does after such a run. Which
+    instantiator does it is known to Lightning's private context alone.
+    """
+    given = _given_hyperparameters.get()
+    if given is None:
+        return plain
+    kind = type(module)
+    named = {name: _by_class_path(value) for name, value in plain.items()}
+    return {
+        "_class_path": f"{kind.__module__}.{kind.__qualname__}",
+        "_instantiator": given["_instantiator"],
+        **named,
+    }
+
+
+def _by_class_path(value: Any) -> Any:
+    """Return a plain value with its specs as LightningCLI takes them."""
+    if isinstance(value, list):
+        return [_by_class_path(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    items = {name: _by_class_path(item) for name, item in value.items()}
+    if TARGET not in items:
+        return items
+    return {"class_path": items.pop(TARGET), "init_args": items}
 
 
 def outermost_frame() -> FrameType | None:
