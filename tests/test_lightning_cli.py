@@ -508,9 +508,10 @@ def test_a_checkpoint_of_a_run_gives_the_class_of_its_module(
         seed_everything_default=False,
     )
     cli.trainer.save_checkpoint("run.ckpt")
-    for kind in (LightningDataModule, LanceDataModule):
+    own = Sub if of_sub else LanceDataModule
+    for kind in (LightningDataModule, own):
         found = kind.load_from_checkpoint("run.ckpt", weights_only=True)
-        assert type(found) is (Sub if of_sub else LanceDataModule)
+        assert type(found) is own
         assert (found.sampler, found.seed) == (lance_lightning.Shuffle(), 3)
         assert (found.splits, found.batch_size) == (cli.datamodule.splits, 7)
         assert batches(found) == batches(
