@@ -23,7 +23,7 @@ from lance_lightning.batches import pinned
 from lance_lightning.gather import ALIGNMENT
 from lance_lightning.transport import SharedPool, received_values
 
-INLINE_BYTES = 64 << 10  # so many go through the pipe faster than in a block
+INLINE_BYTES = 256 << 10  # so many go through the pipe faster than in a block
 OWN_BLOCK_BYTES = 1 << 20  # a value of this size is not copied by the main process
 OWN_BLOCKS = 8  # in a message; each takes a file descriptor
 MOST_HELD = 16  # blocks that the batches of the main process may look into
