@@ -85,10 +85,11 @@ def test_even_rows_come_in_whole_windows_once_some_were_read(tmp_path, small):
 
 
 def test_a_window_that_turns_out_too_large_is_cut(tmp_path, small):
-    data = module(tmp_path, "sorted", "text", Shuffle())
+    data = module(tmp_path, "tail", "text", Shuffle())
     reader = data.train_dataloader().reader
-    # As if all rows so far had been small.
-    reader.row_sizes.saw(pa.table({"it": ["x"] * ROWS}))
+    # As if all rows so far had been small, but one.
+    for length, rows in (LARGE // 10, 1), (1, ROWS):
+        reader.row_sizes.saw(pa.table({"it": ["x" * length] * rows}))
     rows = [reader.rows(0, 0, 500)]
     windows = list(reader.read_bounded(rows, BufferPool(), Threads()))
     assert len(windows) > 1
