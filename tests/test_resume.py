@@ -593,7 +593,6 @@ def test_the_state_is_small_and_plain(runs, tmp_path):
 def test_a_place_far_into_an_epoch_is_found_by_its_windows_alone(runs):
     counted: list[int] = []
 
-    @dataclass(frozen=True)
     class Counting(BlockShuffle):
         def indices(self, positions, **where):
             counted.append(len(positions))
