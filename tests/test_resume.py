@@ -601,10 +601,13 @@ def test_a_place_far_into_an_epoch_is_found_by_its_windows_alone(runs):
     class Table:
         """A table of a billion rows in which each row holds its own offset."""
 
-        is_local = True
+        is_local, uri, storage_options = True, "billion.lance", None
 
         def open(self):
             return self
+
+        def describe(self):
+            return "a table of a billion rows"
 
         def take(self, offsets, columns):
             return pa.table({"id": offsets})
