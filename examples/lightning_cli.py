@@ -12,7 +12,9 @@ def main() -> None:
 
     from lance_lightning import LanceDataModule
 
-    LightningCLI(DigitClassifier, LanceDataModule)
+    # A second run writes its config.yaml over that of the first.
+    overwrite = {"overwrite": True}
+    LightningCLI(DigitClassifier, LanceDataModule, save_config_kwargs=overwrite)
 
 
 if __name__ == "__main__":  # spawned workers stop here

@@ -194,6 +194,17 @@ def test_the_example_trains_and_takes_overrides(tmp_path):
     assert "13 steps of 128 rows" in out.stdout + out.stderr
 
 
+def test_the_example_runs_again_in_the_same_folder(tmp_path):
+    """Lightning refuses to write a config.yaml over another unless it is told to."""
+    run(tmp_path, EXAMPLES / "make_digits.py").check_returncode()
+    (tmp_path / "config.yaml").write_text("of an earlier run\n")
+    arguments = ("fit", "--config", str(EXAMPLES / "lightning_cli.yaml"))
+    arguments += ("--trainer.max_epochs=1", "--trainer.enable_progress_bar=false")
+    out = run(tmp_path, EXAMPLES / "lightning_cli.py", *arguments)
+    assert out.returncode == 0, out.stderr
+    assert "sampler" in (tmp_path / "config.yaml").read_text()
+
+
 # -- every argument, by YAML and by command line -----------------------------------
 
 

@@ -298,7 +298,7 @@ def test_a_name_with_a_backquote_names_the_remedy_that_works(tmp_path):
 # -- what errors say to write ----------------------------------------------------
 
 NAMES = ["id", "Label", "Mixed Case", "order", "größe", "a-b", "1st", "x'y", 'x"y', "*"]
-NULL_FILTER = re.compile(r"filter=(.*)$", re.DOTALL)
+NULL_FILTER = re.compile(r"with filter=(.*)$", re.DOTALL)
 CAST = re.compile(r"columns=(\{.*?\.\.\.\).\})", re.DOTALL)
 
 

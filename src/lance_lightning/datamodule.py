@@ -146,14 +146,14 @@ class LanceDataModule(PlainHyperparameters):
             training.
         drop_last: Whether to leave out a last global batch that is not full.
             With False every row comes exactly once an epoch.
-        num_workers: Spawned worker processes a loader. 0 reads ahead on a thread.
+        num_workers: Spawned worker processes per loader. 0 reads ahead on a thread.
         seed: Seed of the order and of the generators your functions draw from;
             the splits have their own.
         with_row_id: Whether to add the column ``_rowid``.
         cache_dir: Folder for split plans. Default: the environment variable
             ``LANCE_LIGHTNING_CACHE_DIR``, else the platform's cache folder.
         cache_bytes: Keep the columns of each split in ``cache_dir`` on local disk, of
-            up to so many bytes a split, written before its first batch: for tables
+            up to that many bytes per split, written before its first batch: for tables
             behind a network, and for ``Shuffle``. None reads the table itself.
         stage_splits: Mapping from stage to the split (or list of splits, each
             with a loader of its own) that serves it.
