@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -155,6 +156,19 @@ def test_data_sets_are_chained(table):
     found = ids(loader)
     assert sorted(flat(found)) == ROWS
     assert len(chained) == len(loader) == len(found)
+
+
+def test_fabric_takes_a_plain_loader_of_it(table):
+    fabric = L.Fabric(accelerator="cpu", devices=1)
+    fabric.launch()
+    dataset = made(table).iterable_dataset("train")
+    loader = fabric.setup_dataloaders(DataLoader(dataset, batch_size=None))
+    epochs = []
+    for epoch in range(2):
+        dataset.set_epoch(epoch)
+        epochs.append(flat(ids(loader)))
+    assert sorted(epochs[0]) == sorted(epochs[1]) == ROWS
+    assert epochs[0] != epochs[1]
 
 
 @pytest.mark.filterwarnings("ignore:epoch 0 is read once more")
