@@ -60,7 +60,7 @@ class ArrowSource(Source):
         """
         if version not in (None, 1):
             raise SourceError(
-                f"an in-memory table has version 1 alone, so version {version!r} "
+                f"an in-memory table has only version 1, so version {version!r} "
                 "cannot be read; leave version out"
             )
         content = content_digest(self.table)

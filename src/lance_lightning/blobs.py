@@ -101,7 +101,7 @@ def _path(name: str, columns: Any) -> str:
     if not sql.startswith("`"):
         raise DataError(
             f"column {name!r} is the SQL expression {sql} of a blob, whose bytes no "
-            "expression can use: name the blob alone, and decode it with decoders"
+            "expression can use: name only the blob, and decode it with decoders"
         )
     return sql
 

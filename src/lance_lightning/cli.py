@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LanceLightningError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
-        sys.stderr.write("\nstopped; the same command goes on where it was\n")
+        sys.stderr.write("\nstopped; the same command resumes where it was\n")
         sys.stderr.flush()
         # Lance's threads still ask for rows, and a Python that ends under them aborts.
         os._exit(130)
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         help="make a Lance dataset of files of another format",
         description=(
             "Make a Lance dataset of files of another format. The target is there when "
-            "it is whole; a command that was stopped goes on when it is repeated."
+            "it is whole; a command that was stopped resumes when it is repeated."
         ),
     )
     command.add_argument("source", metavar="SOURCE", help="a file or a folder")

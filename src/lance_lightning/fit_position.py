@@ -315,7 +315,7 @@ class FitPosition:
             f"the checkpoint {trainer.ckpt_path} holds no data state of "
             f"{type(self._module).__qualname__}: it was saved with another data "
             "module, or under another class name. So which rows it was trained on is "
-            f"not known; the run goes on at epoch {epoch}, batch {batch} by the "
+            f"not known; the run resumes at epoch {epoch}, batch {batch} by the "
             "trainer's count"
         )
 

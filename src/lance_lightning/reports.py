@@ -72,7 +72,7 @@ def _warn_small_fragments(reader: Reader) -> None:
     if fragments < MANY_FRAGMENTS or rows * reader.row_bytes >= fragments * SMALL_BYTES:
         return
     rank_zero_warn(
-        f"the table {strip_secrets(snapshot.uri)} lies in {fragments} fragments of "
+        f"the table {strip_secrets(snapshot.uri)} has {fragments} fragments of "
         f"about {rows // fragments} rows each, and opening many small files takes "
         "longer than reading them: write larger ones with "
         "lance.dataset(uri).optimize.compact_files()"

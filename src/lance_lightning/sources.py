@@ -170,7 +170,7 @@ class LanceDBSource(_Pinned):
     """A table of a LanceDB database: in a folder, an object store or LanceDB Cloud.
 
     Where the table lies in storage, LanceDB is asked once for the place, and everything
-    after needs Lance alone. The rows of a remote table (``db://``) are read through
+    after needs only Lance. The rows of a remote table (``db://``) are read through
     LanceDB's Table API; each process takes the API key from its own environment
     variable ``LANCEDB_API_KEY``.
 
@@ -209,8 +209,8 @@ class LanceDBSource(_Pinned):
             raise ConfigError(f"table must be a table's name, got {self.table!r}")
         if self.uri.startswith("memory://"):
             raise SourceError(
-                f"the tables of {strip_secrets(self.uri)!r} live in one connection "
-                "alone and cannot be opened by URI; pass the table itself: "
+                f"the tables of {strip_secrets(self.uri)!r} live in only one "
+                "connection and cannot be opened by URI; pass the table itself: "
                 "ArrowSource(table)"
             )
         for name in ("region", "host_override", "connection_factory"):
