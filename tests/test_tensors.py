@@ -434,7 +434,7 @@ class TestDtype:
             (pa.array([1e300]), "float32"),
             (pa.array([70_000]), "float16"),
         ],
-        ids=repr,
+        ids=str,
     )
     def test_values_beyond_a_dtype_are_errors(self, array, dtype):
         with pytest.raises(DataError, match=rf"column 'x' holds .*{dtype}"):
