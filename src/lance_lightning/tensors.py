@@ -88,12 +88,17 @@ class Number:
     bfloat16: bool = False
 
 
-@functools.lru_cache(maxsize=64)  # of thousands of columns, few types differ
 def _stored_dtype(leaf: pa.DataType) -> np.dtype[Any] | None:
     """Return numpy's dtype for the memory of ``leaf``; None where it has none."""
+    if isinstance(leaf, pa.BaseExtensionType):  # those of Lance have no hash
+        return np.dtype(np.int16) if is_bfloat16(leaf) else None
+    return _plain_dtype(leaf)
+
+
+@functools.lru_cache(maxsize=64)  # of thousands of columns, few types differ
+def _plain_dtype(leaf: pa.DataType) -> np.dtype[Any] | None:
+    """Return the same for a type of Arrow's own."""
     types = pa.types
-    if is_bfloat16(leaf):
-        return np.dtype(np.int16)
     if types.is_boolean(leaf) or types.is_integer(leaf) or types.is_floating(leaf):
         dtype: np.dtype[Any] = np.dtype(leaf.to_pandas_dtype())
         return dtype
