@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import lance
 import numpy as np
@@ -489,6 +490,37 @@ def test_the_help_says_what_each_argument_takes(parse, capsys):
 
 class Sub(LanceDataModule):
     """A module of the user's, which saves nothing itself."""
+
+
+class Saving(LanceDataModule):
+    """A module of the user's with arguments of its own, which it saves."""
+
+    def __init__(self, root: str, **options: Any) -> None:
+        super().__init__(root, **options)
+        self.save_hyperparameters()
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+def test_a_checkpoint_of_a_run_gives_a_module_that_saves_its_own_arguments(
+    table, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["app.py"])
+    options = yaml.safe_load(CONFIG)["trainer"]
+    config = {"model": {"out": "seen.json"}, "data": {"root": table, "seed": 3}}
+    config["trainer"] = {**options, "fast_dev_run": False, "max_steps": 1}
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump(config))
+    cli = LightningCLI(
+        Model,
+        Saving,
+        args=["fit", "--config", "fit.yaml"],
+        seed_everything_default=False,
+    )
+    cli.trainer.save_checkpoint("run.ckpt")
+    for kind in (LightningDataModule, Saving):
+        found = kind.load_from_checkpoint("run.ckpt", weights_only=True)
+        assert type(found) is Saving
+        assert (found.splits, found.seed) == (cli.datamodule.splits, 3)
 
 
 @pytest.mark.parametrize("of_sub", [False, True])

@@ -84,9 +84,10 @@ class PlainHyperparameters(LightningDataModule):
         self._hparams = AttributeDict(self.hparams if args else {})
         args = tuple(arg if isinstance(arg, str) else plain_dict(arg) for arg in args)
         super().save_hyperparameters(*args, ignore=ignore, frame=frame, logger=logger)
-        self._hparams = Hyperparameters(
-            plain_dict(self.hparams), self.set_hyperparameter
-        )
+        plain = plain_dict(self.hparams)
+        if not args:
+            plain = with_class(self, plain)
+        self._hparams = Hyperparameters(plain, self.set_hyperparameter)
         self._hparams_given = {
             name: value for name, value in self.hparams.items() if name not in OF_CLI
         }
