@@ -275,6 +275,15 @@ def test_a_null_path_is_no_error_and_a_null_image_is(tmp_path):
         assert batch["image"][:, 0, 0, 0].tolist() == [0, 7]
 
 
+@pytest.mark.parametrize("output_format", ["torch", "python"])
+def test_a_null_path_in_a_struct_is_no_error(tmp_path, output_format):
+    rows = [{"image": {"bytes": encoded(i), "path": None}, "n": i} for i in range(2)]
+    table = pa.table({"made": pa.array(rows, pa.struct({"image": FILE, "n": "int64"}))})
+    (batch,) = batches(table, tmp_path, output_format=output_format)
+    assert list(batch["made"]["image"]) == [encoded(0), encoded(1)]
+    assert batch["made"]["n"].tolist() == [0, 1]
+
+
 def test_a_path_without_bytes_names_the_remedy(dataset, tmp_path):
     only = files(
         {"bytes": encoded(0), "path": "a"}, {"bytes": None, "path": "there.png"}

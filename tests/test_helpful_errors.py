@@ -108,6 +108,17 @@ def test_every_format_names_all_columns_with_nulls(uri, output_format):
     assert remedy_of(said) == "`Age` is not null and `unit price` is not null"
 
 
+@pytest.mark.parametrize("output_format", ["torch", "numpy", "python"])
+def test_the_filter_for_a_struct_names_its_fields(uri, output_format):
+    options = {"columns": ["id", "point"], "output_format": output_format}
+    said = error_of(uri, **options)
+    assert "column 'point.x' has 2 nulls among the 12" in said
+    sql = remedy_of(said)
+    data = LanceDataModule(LanceSource(uri, filter=sql), batch_size=5, **options)
+    ids = [int(each) for batch in data.train_dataloader() for each in batch["id"]]
+    assert {*ids} == {*range(ROWS)} - {5, 6}
+
+
 def test_policies_by_column_are_kept_when_others_have_nulls(uri):
     columns = ["Age", "unit price", "word"]
     said = error_of(uri, columns=columns, nulls={"Age": {"fill": 0}})

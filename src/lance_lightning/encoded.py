@@ -53,6 +53,20 @@ def bytes_of_file(name: str, array: pa.Array) -> pa.Array:
     return found["bytes"]
 
 
+def with_bytes_of_files(name: str, array: pa.Array) -> pa.Array:
+    """Return a column with the bytes of files in their place, in structs too."""
+    if is_file(array.type):
+        return bytes_of_file(name, array)
+    if not pa.types.is_struct(array.type) or not array.type.num_fields:
+        return array
+    parts, fields = [], []
+    for field, part in zip(array.type, array.flatten(), strict=True):
+        parts.append(with_bytes_of_files(f"{name}.{field.name}", part))
+        fields.append(pa.field(field.name, parts[-1].type))
+    mask = array.is_null() if array.null_count else None
+    return pa.StructArray.from_arrays(parts, fields=fields, mask=mask)
+
+
 def bytes_of_files(name: str, array: pa.Array) -> pa.Array:
     """Return lists of files as lists of their bytes; see `bytes_of_file`."""
     offsets, values = parts_of_lists(array)

@@ -57,7 +57,7 @@ from lance_lightning.columns import (
     slice_columns,
 )
 from lance_lightning.decoders import IMAGE
-from lance_lightning.encoded import bytes_of_file, is_file, is_list_of
+from lance_lightning.encoded import is_file, is_list_of, with_bytes_of_files
 from lance_lightning.features import is_other_file
 from lance_lightning.frames import (
     FROM_ARROW,
@@ -378,18 +378,20 @@ class Format:
         """Return ``batch`` with nulls filled, where they are neither kept nor wrong."""
         columns, missing, fields = [], [], []
         for field, array in zip(batch.schema, batch.columns, strict=True):
-            if self.name == "python" and is_file(field.type):
-                array = bytes_of_file(field.name, array)
-                field = pa.field(f"{field.name}", array.type)
+            if self.name == "python":
+                array = with_bytes_of_files(field.name, array)
+                field = pa.field(field.name, array.type)
             nulls = self._nulls_of(field.name)
             if nulls is not None and nulls.policy == "fill":
                 array = pc.fill_null(array, pa.scalar(nulls.value, field.type))
             elif nulls is not None or self._refuses_null(field.type):
-                missing += self._nulls_in(field.name, array, count_nulls(array))
+                missing += _nulls_in(field.name, array)
             elif self.name == "pandas":
                 leaf, count = _leaves(array)
                 if self._refuses_null(leaf):
-                    missing += self._nulls_in(field.name, array, count)
+                    inside = not array.null_count
+                    counted = NullCount(field.name, count, len(array), inside)
+                    missing += [counted] if count else []
             if self.name == "python" and holds_uint64(field.type):
                 # Only for its check: Python's integers have no upper end, torch's do.
                 plan_field(field, Options("torch")).convert(array)
@@ -400,15 +402,22 @@ class Format:
         schema = pa.schema(fields, batch.schema.metadata)
         return pa.RecordBatch.from_arrays(columns, schema=schema)
 
-    @staticmethod
-    def _nulls_in(name: str, array: pa.Array, count: int) -> list[NullCount]:
-        inside = not array.null_count and not pa.types.is_struct(array.type)
-        return [NullCount(name, count, len(array), inside)] if count else []
-
     def _refuses_null(self, arrow_type: pa.DataType) -> bool:
         types = pa.types
         whole = types.is_integer(arrow_type) or types.is_boolean(arrow_type)
         return self.name == "python" or (self.name == "pandas" and whole)
+
+
+def _nulls_in(name: str, array: pa.Array) -> list[NullCount]:
+    """Return the nulls of a column; of a struct those of each field, for a filter."""
+    if pa.types.is_struct(array.type) and array.type.num_fields:
+        found = []
+        for field, part in zip(array.type, array.flatten(), strict=True):
+            found += _nulls_in(f"{name}.{field.name}", part)
+        return found
+    count = count_nulls(array)
+    inside = not array.null_count
+    return [NullCount(name, count, len(array), inside)] if count else []
 
 
 def _leaves(array: pa.Array) -> tuple[pa.DataType, int]:
