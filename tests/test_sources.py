@@ -594,6 +594,7 @@ def test_column_with_a_backquote_is_refused_with_the_remedy(tmp_path, cache):
     snapshot = LanceSource(tmp_path / "b.lance").resolve(cache)
     with pytest.raises(SourceError, match=r"backquote.*rename"):
         snapshot.projected_schema(["a`b"])
+    assert snapshot.projected_schema(["c"]) == pa.schema({"c": pa.int64()})
     check = snapshot.open().scanner(columns=snapshot.lance_columns(["c"])).to_table()
     assert check.to_pylist() == [{"c": 2}]
 

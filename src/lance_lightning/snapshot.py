@@ -228,8 +228,12 @@ class Snapshot:
     def _projected(self, wanted: list[str] | dict[str, str] | None, doing: str) -> Any:
         if self.remote is not None or not isinstance(wanted, list):
             return self._planned(doing, columns=wanted)
-        # Lance plans each name that is asked for: thousands take seconds.
-        table = self._planned(doing, columns=None)
+        try:
+            # Lance plans each name that is asked for: thousands take seconds.
+            table = self._planned(doing, columns=None)
+        except SourceError:
+            # Not for all columns where one has a name that Lance cannot plan.
+            return self._planned(doing, columns=wanted)
         own = [name for name in wanted if name not in table.names]
         more = self._planned(doing, columns=own) if own else pa.schema([])
         fields = {field.name: field for field in [*table, *more]}
