@@ -380,7 +380,8 @@ class Format:
         for field, array in zip(batch.schema, batch.columns, strict=True):
             if self.name == "python":
                 array = with_bytes_of_files(field.name, array)
-                field = pa.field(field.name, array.type)
+                if array.type != field.type:
+                    field = pa.field(field.name, array.type)
             nulls = self._nulls_of(field.name)
             if nulls is not None and nulls.policy == "fill":
                 array = pc.fill_null(array, pa.scalar(nulls.value, field.type))
