@@ -177,6 +177,32 @@ def test_a_look_before_the_first_batch_of_a_second_fit_leaves_it(runs, unbroken)
     assert model.seen["train"] == unbroken
 
 
+def test_a_look_outside_of_a_fit_leaves_the_position(runs, unbroken):
+    data, model = runs.data(), Resumable()
+    data.setup("fit")
+    next(iter(data.train_dataloader()))  # on one rank it would part the ranks
+    trainer = runs.trainer_of(max_epochs=2)
+    trainer.fit(model, datamodule=data)
+    list(data.train_dataloader())
+    next(iter(trainer.train_dataloader))
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(model, datamodule=data)
+    assert model.seen["train"] == unbroken
+
+
+@pytest.mark.parametrize("steps", [12, 9])
+def test_a_look_before_the_checkpoint_of_a_fit_leaves_its_position(
+    runs, unbroken, tmp_path, steps
+):
+    data, path = runs.data(), tmp_path / "last.ckpt"
+    trainer = runs.trainer_of(max_epochs=-1, max_steps=steps)
+    trainer.fit(Resumable(), datamodule=data)
+    looked = iter(data.train_dataloader())
+    next(looked), next(looked)
+    trainer.save_checkpoint(path)
+    assert runs.rows(path, max_epochs=-1, max_steps=24) == unbroken[steps:]
+
+
 @pytest.mark.parametrize("function", ["validate", "test", "predict"])
 def test_a_look_in_evaluation_leaves_the_position(runs, unbroken, function):
     class Evaluates(Resumable):

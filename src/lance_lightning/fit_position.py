@@ -46,7 +46,8 @@ class FitPosition:
     """The position of a data module's training loaders under any trainer.
 
     Under a trainer only the iterators of its fit loop move the position; any other
-    reads the epoch at hand. Without one, each begins the next epoch.
+    reads the epoch at hand. Without one, each begins the next epoch, and the next fit
+    begins where the last one ended all the same.
 
     Args:
         module: The data module. Its trainer is the one that fits, unless it has none
@@ -146,10 +147,12 @@ class FitPosition:
 
     def states(self) -> list[dict[str, Any]]:
         """Return the state of every training loader."""
-        loaders = self._of_fit()
+        loaders, trainer = self._of_fit(), self._module.trainer
         if not loaders:  # restored, and not asked for yet
             return self._saved
-        steps = [_steps(self._module.trainer, loader) for loader in loaders]
+        if trainer is not None and not self._progress.is_led:
+            self._progress.follow(trainer)  # a look since its fit is no position
+        steps = [_steps(trainer, loader) for loader in loaders]
         lengths = [
             min(len(loader), n) for loader, n in zip(loaders, steps, strict=True)
         ]

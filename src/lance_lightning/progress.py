@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lance_lightning.state import EpochClock
 
 
+@dataclass(frozen=True, slots=True)
 class TrainerCount:
     """A trainer that leads the clocks of its training loaders.
 
@@ -19,8 +21,7 @@ class TrainerCount:
         trainer: A Lightning trainer.
     """
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
+    trainer: Any
 
     @property
     def _batches(self) -> Any:
@@ -89,6 +90,11 @@ class FitProgress:
         for clock in self._clocks:
             clock.follow(self._leader)
         return True
+
+    @property
+    def is_led(self) -> bool:
+        """Whether the clocks count with a trainer."""
+        return self._leader is not None
 
     def begin_fit(self) -> None:
         """Forget what an earlier fit resumed with."""

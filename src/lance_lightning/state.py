@@ -63,20 +63,35 @@ class EpochClock:
         self._first = 0  # the batch with which this pass began
         self._start = 0  # the count at which the epoch began
         self._left = 0  # batches that this pass has yet to hand out
+        self._led: Leader | None = None  # the last leader, while there is none
+        self._led_to = self._place  # where it left the clock
 
     def __getstate__(self) -> dict[str, Any]:
         # The leader stays behind when the clock goes to another process.
-        return {**self.__dict__, "_leader": None}
+        left = self._led_to if self._leader is None else self._place
+        return {**self.__dict__, "_leader": None, "_led": None, "_led_to": left}
+
+    @property
+    def _place(self) -> tuple[tuple[int, int] | None, int, int, int, int]:
+        return self._next, self._epoch, self._first, self._start, self._left
 
     def follow(self, leader: Leader | None) -> None:
-        """Count with a leader, or by itself, from where the clock stands.
+        """Count with a leader, or by itself.
 
-        With another count a position in mid-epoch is given up: the next `begin`
-        is the next epoch, as it is for every new iteration.
+        A leader finds the clock where the last one left it: what was iterated in
+        between, maybe on one rank, was for a look. With another count a position in
+        mid-epoch is given up: the next `begin` is the next epoch, as it is for every
+        new iteration.
         """
         if leader is self._leader:
             return
-        if self._next is None:
+        is_back = False
+        if leader is None:
+            self._led, self._led_to = self._leader, self._place
+        elif self._leader is None:
+            self._next, self._epoch, self._first, self._start, self._left = self._led_to
+            is_back = leader == self._led
+        if self._next is None and not is_back:
             self._next = (self._epoch + 1, 0)
         self._leader = leader
 
@@ -110,6 +125,7 @@ class EpochClock:
     def set(self, epoch: int, batch: int = 0) -> None:
         """Let the next `begin` be at this epoch and batch."""
         self._next = (epoch, batch)
+        self._led_to = self._place
 
     def restore(self, epoch: int, batch: int) -> None:
         """Set the clock from the state of a loader."""
