@@ -491,7 +491,7 @@ class Named:
     """A sampler of a user's, with attributes that our own samplers have too."""
 
     state = "fresh"
-    strided = buffer_size = begin = None
+    strided = buffer_size = begin = set_epoch = None
     split_names = ("train",)
 
     def __iter__(self):

@@ -206,8 +206,9 @@ def _fresh(sampler: Any, epoch: int) -> Any:
     ]
     fresh = copy.deepcopy(sampler, {id(data): data for data in kept})
     for each in _parts(fresh):
-        if hasattr(each, "set_epoch"):
-            each.set_epoch(epoch)
+        set_epoch = getattr(each, "set_epoch", None)
+        if callable(set_epoch):  # else it is an attribute of the user's own
+            set_epoch(epoch)
     return fresh
 
 
