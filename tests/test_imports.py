@@ -67,6 +67,7 @@ ORDER = [
     "foreign_samplers",
     "reader",
     "dataset",
+    "window_requests",
     "workers",
     "loader_iterator",
     "loader",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from lance_lightning.batches import pinned
 from lance_lightning.display import Facts, html_of, text_of
 from lance_lightning.fetch import Ahead, Threads, read_ahead
 from lance_lightning.gather import BufferPool
-from lance_lightning.grid import Request
+from lance_lightning.grid import Requests
 from lance_lightning.loader_iterator import Batches, LoaderIterator, no_batches
 from lance_lightning.reader import Reader, Window
 from lance_lightning.shard import BatchShard, TrainShard
@@ -323,7 +323,7 @@ class LanceDataLoader:
             yield batch
             batch = None
 
-    def _served(self, requests: Sequence[Request]) -> Batches:
+    def _served(self, requests: Requests) -> Batches:
         """Yield batches of the workers, as long as no later iteration has them."""
         self._iteration += 1
         iteration = self._iteration
@@ -337,7 +337,7 @@ class LanceDataLoader:
                 )
 
     def _from_thread(
-        self, requests: Sequence[Request], pool: BufferPool, threads: Threads
+        self, requests: Requests, pool: BufferPool, threads: Threads
     ) -> Batches:
         pins = self._pins_batches
         windows = self._windows(requests, pool, threads)
@@ -354,7 +354,7 @@ class LanceDataLoader:
                     batch = None
 
     def _windows(
-        self, requests: Sequence[Request], pool: BufferPool, threads: Threads
+        self, requests: Requests, pool: BufferPool, threads: Threads
     ) -> Iterator[Window]:
         # The order of one window is worked out while the one before it is read.
         rows = read_ahead(
@@ -378,7 +378,7 @@ class LanceDataLoader:
         """Whether each batch is pinned, and not the window: functions make new ones."""
         return self._pins and bool(self._reader.transforms)
 
-    def _from_workers(self, requests: Sequence[Request]) -> Iterator[Any]:
+    def _from_workers(self, requests: Requests) -> Iterator[Any]:
         assert self._workers is not None
         for answer in self._workers.answers(requests):
             if self._reader.cuts_batches:

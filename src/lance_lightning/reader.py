@@ -307,19 +307,55 @@ class Reader:
                 again.extendleft(reversed([*cut, *begun]))
                 begun.clear()
 
+    def read_first(
+        self, rows: Rows, pool: Pool, threads: Threads, limit: int
+    ) -> Window:
+        """Read a window as an Arrow batch; its first batches only where it is large.
+
+        Args:
+            rows: What to read.
+            pool: Where the memory of the rows comes from.
+            threads: What reads ahead.
+            limit: The bytes that it may take, about; a batch is never cut.
+        """
+        row_sizes = self.row_sizes
+        if row_sizes is None:
+            (window,) = self.read([rows], pool, threads)
+            return window
+
+        def overflows(held: int) -> bool:
+            return held > row_sizes.most_bytes(limit) and len(rows.sizes) > 1
+
+        while True:
+            try:
+                wanted = self._begin([rows], deque())
+                (data,) = self._arrow(wanted, pool, threads, overflows)
+                return _window(data, rows)
+            except WindowOverflow:
+                rows = rows.part(0, len(rows.sizes) // 2)
+                rows = rows.part(0, self._batches_within(rows, limit))
+
+    @property
+    def window_bytes(self) -> int:
+        """The bytes to read at once where the width of a row varies."""
+        return VARIABLE_PIECE_BYTES if self.stream.is_in_order else WINDOW_BYTES
+
     def _parts(self, again: deque[Rows], source: Iterator[Rows]) -> Iterator[Rows]:
         """Yield the rows of windows, in parts that are read at once."""
-        limit = VARIABLE_PIECE_BYTES if self.stream.is_in_order else WINDOW_BYTES
+        limit = self.window_bytes
         while (rows := again.popleft() if again else next(source, None)) is not None:
-            count = len(rows.row_offsets)
-            assert self.row_sizes is not None
-            most = self.row_sizes.rows_within(count, limit)
-            ends = np.cumsum(rows.sizes)
-            stop = max(1, int(np.searchsorted(ends, most, side="right")))
+            stop = self._batches_within(rows, limit)
             if stop < len(rows.sizes):
                 again.appendleft(rows.part(stop, len(rows.sizes)))
                 rows = rows.part(0, stop)
             yield rows
+
+    def _batches_within(self, rows: Rows, limit: int) -> int:
+        """Return how many batches to read at once, by what is known of their rows."""
+        assert self.row_sizes is not None
+        most = self.row_sizes.rows_within(len(rows.row_offsets), limit)
+        ends = np.cumsum(rows.sizes)
+        return max(1, int(np.searchsorted(ends, most, side="right")))
 
     def _begin(self, windows: Iterable[Rows], begun: deque[Rows]) -> Iterator[Wanted]:
         for rows in windows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,20 @@ FIRST_ROWS = 1024  # read at once before anything is known but a sample
 MEMORY = 1 << 20  # rows that a mean is taken over, about
 LARGE_BYTES = 80 << 20  # of a piece, should all its rows be as large as the largest
 LEAST_ROWS = 32  # of a piece all the same
+
+
+class Seen(NamedTuple):
+    """What was found of some rows; plain, so that it can be sent.
+
+    Args:
+        rows: How many.
+        size: Their bytes.
+        largest: Bytes of the largest value.
+    """
+
+    rows: int
+    size: int
+    largest: int
 
 
 class RowSizes:
@@ -46,7 +60,11 @@ class RowSizes:
 
     def saw(self, piece: pa.Table) -> None:
         """Learn from a piece that was read."""
-        rows, size = len(piece), int(piece.nbytes)
+        self.learn(seen_in(piece))
+
+    def learn(self, seen: Seen) -> None:
+        """Learn from rows that were read, here or in a worker."""
+        rows, size, largest = seen
         if not rows:
             return
         if self._rows > MEMORY:
@@ -56,7 +74,7 @@ class RowSizes:
         self._rows += rows
         self._bytes += size
         self._last = size / rows
-        self._largest = max(self._largest, *map(largest_value, piece.columns), 1)
+        self._largest = max(self._largest, largest)
 
     def rows_within(self, rows: int, limit: int) -> int:
         """Return how many of some rows to read at once.
@@ -85,6 +103,12 @@ class RowSizes:
         """Return how many rows to ask for at once, for some bytes."""
         safe = max(LEAST_ROWS, LARGE_BYTES // self._largest)
         return max(1, min(limit // self.mean, safe, self._known))
+
+
+def seen_in(piece: pa.Table) -> Seen:
+    """Return what is found of the rows of a table."""
+    largest = max(map(largest_value, piece.columns), default=0)
+    return Seen(len(piece), int(piece.nbytes), max(1, largest))
 
 
 def largest_value(column: pa.ChunkedArray) -> int:

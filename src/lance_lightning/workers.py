@@ -9,20 +9,22 @@ import os
 import pickle
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lance_lightning.drawn import DrawnOrder
 from lance_lightning.fetch import Threads
 from lance_lightning.gather import BufferPool, Pool
-from lance_lightning.grid import Request
-from lance_lightning.layout import ordered
-from lance_lightning.reader import Reader, Rows, Window
+from lance_lightning.grid import Request, Requests
+from lance_lightning.layout import Unordered, ordered
+from lance_lightning.reader import WINDOW_BYTES, Reader, Rows, Window
+from lance_lightning.row_sizes import Seen, seen_in
 from lance_lightning.sent_batches import (
     Held,
     Message,
@@ -32,11 +34,14 @@ from lance_lightning.sent_batches import (
 )
 from lance_lightning.transport import SHARED_MEMORY, SharedPool, pack
 from lance_lightning.types import ConfigError, WorkerError
+from lance_lightning.window_requests import WindowRequests
 
 # A server forks the workers of the second; it has imported nothing and reads nothing.
 START_METHODS = ("spawn", "forkserver")
 # How torch begins when a worker, or the thread that pins, does not answer.
 FAILED = ("DataLoader worker (pid", "DataLoader timed out", "Pin memory thread")
+# Rows of each batch, what was found of the rows where their width varies, and the rows.
+Answer = tuple[list[int], Seen | None, Sendable]
 NO_OFFSETS = np.empty(0, dtype=np.int64)
 
 
@@ -67,42 +72,49 @@ class Workers:
         windows = reader.requests(0, 0, reader.stream.shard.num_batches)
         self._num_workers = min(num_workers, max(1, len(windows)))
         self._options = dict(options)
-        # What a sampler of others draws is drawn here alone: in another process it
-        # could draw something else.
-        draws = isinstance(reader.stream.sampler, DrawnOrder)
-        self._requests = _Requests(reader if draws else None)
         self._held = Held()
         self._dataloader: DataLoader[Any] | None = None
         self._pool = BufferPool()
         self._answers: Iterator[Any] | None = None
-        self._check_shared_memory(windows.most_batches())
+        free = self._check_shared_memory(windows.most_batches())
+        self._window_bytes = WINDOW_BYTES if free is None else min(WINDOW_BYTES, free)
+        self._requests = WindowRequests(reader, self._window_bytes)
 
-    def answers(self, requests: Sequence[Request]) -> Iterator[Any]:
-        """Yield what the workers make of each request, in order.
+    def answers(self, requests: Requests) -> Iterator[Any]:
+        """Yield what the workers make of windows, in order.
 
         That is the batches where the workers cut them, else the `Window` as it was
-        read.
+        read. Where the rows of a window turn out large a worker answers with its first
+        batches only. What was asked for after them is dropped then, and is asked for
+        again by what is known now: kept until the rest has come, it would take up
+        memory.
 
         Raises:
             WorkerError: A worker ended by itself or took too long.
             TransformError: A batch could not be sent.
         """
-        self._requests.pending = requests
-        self._answers = mine = self._begin()
-        number = id(mine)
-        del mine
-        for request in requests:
-            if self._answers is None or id(self._answers) != number:
-                return
-            answer = self._next()
-            if self._reader.cuts_batches:
-                yield self._batches(answer, request)
-            else:
-                sizes, packed = answer
-                epoch, first, _ = request
-                # Only the user's functions ask for offsets; they ran in the worker.
-                yield Window(packed.unpack(self._pool), epoch, first, sizes, NO_OFFSETS)
-            del answer  # its memory serves the next window
+        while requests.start < requests.stop:
+            self._requests.begin(requests)
+            self._answers = mine = self._begin()
+            number = id(mine)
+            del mine
+            is_whole = True
+            while is_whole and requests.start < requests.stop:
+                if self._answers is None or id(self._answers) != number:
+                    return
+                sizes, seen, sent = self._next()
+                epoch, first, last = self._requests.answered(seen)
+                end = first + len(sizes)
+                is_whole = end == last
+                requests = replace(requests, start=end)
+                if self._reader.cuts_batches:
+                    yield self._batches(sent, (epoch, first, end))
+                else:
+                    # Only the user's functions ask for offsets; they ran in the worker.
+                    yield Window(
+                        sent.unpack(self._pool), epoch, first, sizes, NO_OFFSETS
+                    )
+                del sent  # its memory serves the next window
 
     def _begin(self) -> Iterator[Any]:
         if self._dataloader is not None:
@@ -164,7 +176,7 @@ class Workers:
             "worker_init_fn": _Start(self._options.get("worker_init_fn")),
         }
         return DataLoader(
-            _Windows(self._reader),
+            _Windows(self._reader, self._window_bytes),
             batch_size=None,
             sampler=self._requests,
             num_workers=self._num_workers,
@@ -172,23 +184,27 @@ class Workers:
             **options,
         )
 
-    def _check_shared_memory(self, batches: int) -> None:
+    def _check_shared_memory(self, batches: int) -> int | None:
         """Hold what the workers can take against what there is.
 
         Shared memory that runs out kills a worker with a bus error; a plain
         container has 64 MB of it.
+
+        Returns:
+            The bytes that a window can take; None where that is not known.
         """
         try:
             free = shutil.disk_usage(SHARED_MEMORY).free
         except OSError:  # not Linux
-            return
+            return None
         shard = self._reader.stream.shard
         rows = -(-shard.num_rows_of_rank // max(1, shard.num_batches))
         window = batches * rows * self._reader.sent_row_bytes()
         ahead = self._options.get("prefetch_factor") or 2
         # One more is in use, and the one before it may not be gone yet; what is text
         # differs from window to window, and blocks are rounded up.
-        need = window * (ahead * self._num_workers + 2) * 5 // 4
+        at_once = ahead * self._num_workers + 2
+        need = window * at_once * 5 // 4
         if need > free:
             mb = 1 << 20
             raise ConfigError(
@@ -198,26 +214,7 @@ class Workers:
                 "container more (docker run --shm-size=8g), or use num_workers=0, "
                 "fewer workers or fewer columns"
             )
-
-
-class _Requests:
-    """The windows of the current epoch: what torch's sampler hands to the workers.
-
-    Args:
-        reader: What works out the rows of a window here; None leaves it to the worker.
-    """
-
-    def __init__(self, reader: Reader | None) -> None:
-        self.pending: Sequence[Request] = ()
-        self._reader = reader
-
-    def __iter__(self) -> Iterator[Request | Rows]:
-        if self._reader is None:
-            return iter(self.pending)
-        return (self._reader.rows(*request) for request in self.pending)
-
-    def __len__(self) -> int:
-        return len(self.pending)
+        return max(1, free * 4 // 5 // at_once)
 
 
 class _Windows(Dataset[Any]):
@@ -225,10 +222,12 @@ class _Windows(Dataset[Any]):
 
     Args:
         reader: What it reads.
+        most_bytes: Of a window, where the width of a row varies.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, most_bytes: int) -> None:
         self._reader: Reader | None = reader
+        self._most_bytes = most_bytes
         self._pickled = b""
         self._begin()
 
@@ -240,25 +239,28 @@ class _Windows(Dataset[Any]):
     def __getstate__(self) -> dict[str, Any]:
         # The reader stays pickled until it is asked for: an error then crosses to the
         # main process, where one at the start of a worker would only end it.
-        return {"_pickled": bytes(ForkingPickler.dumps(self._reader))}
+        pickled = bytes(ForkingPickler.dumps(self._reader))
+        return {"_pickled": pickled, "_most_bytes": self._most_bytes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._reader, self._pickled = None, state["_pickled"]
+        self._most_bytes = state["_most_bytes"]
         self._begin()
 
-    def __getitem__(self, request: Request | Rows) -> Sendable:
+    def __getitem__(self, request: Request | Rows) -> Answer:
         with _errors_that_cross():
             return self._answer(request)
 
-    def _answer(self, request: Request | Rows) -> Sendable:
+    def _answer(self, request: Request | Rows) -> Answer:
         reader = self._reader = self._reader or self._unpickled()
         rows = request if isinstance(request, Rows) else reader.rows(*request)
         pool: Pool = self._private if reader.cuts_batches else self._shared
-        (window,) = reader.read([rows], pool, self._threads)
+        window = reader.read_first(rows, pool, self._threads, self._most_bytes)
+        sizes = list(window.sizes)
+        seen = None if reader.row_sizes is None else seen_in(_table(window.data))
         if reader.cuts_batches:
-            return self._cut(reader, window)
-        packed = pack(ordered(window.data), self._shared)
-        return Sendable((list(window.sizes), packed))
+            return sizes, seen, self._cut(reader, window)
+        return sizes, seen, Sendable(pack(ordered(window.data), self._shared))
 
     def _cut(self, reader: Reader, window: Window) -> Sendable:
         message = Message(self._shared)
@@ -333,6 +335,11 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, name="lance_lightning_parent", daemon=True).start()
+
+
+def _table(rows: pa.RecordBatch | Unordered) -> pa.Table:
+    batch = rows.batch if isinstance(rows, Unordered) else rows
+    return pa.Table.from_batches([batch])
 
 
 def _as_it_is(value: Any) -> Any:
