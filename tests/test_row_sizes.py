@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import lance
 import numpy as np
 import pyarrow as pa
@@ -11,6 +13,7 @@ from lance_lightning import BlockShuffle, LanceDataModule, Sequential, Shuffle
 from lance_lightning.fetch import Threads
 from lance_lightning.gather import BufferPool
 from lance_lightning.row_sizes import RowSizes
+from lance_lightning.types import ConfigError
 
 ROWS = 4000
 LARGE = 200_000
@@ -47,11 +50,12 @@ def small(monkeypatch):
     monkeypatch.setattr("lance_lightning.row_sizes.LEAST_ROWS", 4)
 
 
-def module(tmp_path, kind: str, type_: str, sampler) -> LanceDataModule:
+def module(tmp_path, kind: str, type_: str, sampler, **options) -> LanceDataModule:
     uri = str(tmp_path / "t.lance")
     rows = {"id": np.arange(ROWS), "it": column(kind, type_)}
     lance.write_dataset(pa.table(rows), uri)
-    return LanceDataModule(uri, sampler=sampler, batch_size=8, output_format="arrow")
+    options = {"output_format": "arrow", **options}
+    return LanceDataModule(uri, sampler=sampler, batch_size=8, **options)
 
 
 @pytest.mark.parametrize("type_", ["text", "list"])
@@ -61,7 +65,10 @@ def test_windows_are_bounded_by_the_bytes_that_come(
     tmp_path, small, kind, type_, sampler
 ):
     data = module(tmp_path, kind, type_, sampler)
-    reader = data.train_dataloader().reader
+    check_windows(data.train_dataloader().reader)
+
+
+def check_windows(reader) -> None:
     requests = list(reader.requests(0, 0, reader.stream.shard.num_batches))
     rows = [reader.rows(*request) for request in requests]
     ids, most, batches = [], 0, []
@@ -73,6 +80,34 @@ def test_windows_are_bounded_by_the_bytes_that_come(
     assert most < 2 * BOUND
     assert batches == list(range(ROWS // 8))
     assert ids == np.concatenate([each.row_offsets for each in rows]).tolist()
+
+
+@pytest.mark.parametrize("kind", ["tail", "sorted", "even"])
+@pytest.mark.parametrize("sampler", [Shuffle(), Sequential()], ids=str)
+def test_kept_rows_are_bounded_by_the_bytes_that_come(
+    tmp_path, small, monkeypatch, kind, sampler
+):
+    monkeypatch.setattr("lance_lightning.column_cache.VARIABLE_PIECE_BYTES", BOUND // 4)
+    monkeypatch.setattr("lance_lightning.column_cache.CHUNK_BYTES", BOUND)
+    kept = {"cache_bytes": 1 << 30, "cache_dir": str(tmp_path / "kept")}
+    reader = module(tmp_path, kind, "text", sampler, **kept).train_dataloader().reader
+    (path,) = (tmp_path / "kept").rglob("*.arrow")
+    batches = list(pa.ipc.open_stream(pa.memory_map(str(path))))
+    assert max(batch.nbytes for batch in batches) < 2 * BOUND
+    assert sum(map(len, batches)) == ROWS
+    # As in a run that finds them: nothing is known but a sample.
+    reader = replace(reader, row_sizes=RowSizes(reader.row_bytes))
+    check_windows(reader)
+    if kind == "even":
+        rows = [reader.rows(0, 0, 500)]
+        assert len(list(reader.read_bounded(rows, BufferPool(), Threads()))) == 1
+
+
+def test_kept_rows_take_no_more_than_they_may(tmp_path, small):
+    kept = {"cache_bytes": BOUND, "cache_dir": str(tmp_path / "kept")}
+    data = module(tmp_path, "tail", "text", Shuffle(), **kept)
+    with pytest.raises(ConfigError, match=f"cache_bytes, {BOUND}"):
+        data.train_dataloader()
 
 
 def test_even_rows_come_in_whole_windows_once_some_were_read(tmp_path, small):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,14 @@ import pyarrow as pa
 from lance_lightning.blobs import with_blobs
 from lance_lightning.cache import build_once
 from lance_lightning.door import read_table
-from lance_lightning.fetch import PIECE_BYTES, Threads, Wanted, read_windows
+from lance_lightning.fetch import (
+    PIECE_BYTES,
+    VARIABLE_PIECE_BYTES,
+    Threads,
+    Wanted,
+    WindowOverflow,
+    read_windows,
+)
 from lance_lightning.gather import (
     BufferPool,
     Pool,
@@ -25,8 +34,9 @@ from lance_lightning.gather import (
     part_of,
     with_wide_index,
 )
-from lance_lightning.layout import Unordered, batch_of, ordered
+from lance_lightning.layout import Unordered, batch_of, ordered, taken
 from lance_lightning.plan import Plan
+from lance_lightning.row_sizes import RowSizes
 from lance_lightning.snapshot import Snapshot, strip_secrets
 from lance_lightning.types import ConfigError, SourceError
 
@@ -49,36 +59,55 @@ class CachedRows:
     Args:
         path: The file.
         plan: The rows of the split.
-        chunk: Rows of each record batch but the last.
     """
 
     path: str
     plan: Plan
-    chunk: int
 
     def read_windows(
-        self, windows: Iterable[Wanted], pool: Pool
+        self,
+        windows: Iterable[Wanted],
+        pool: Pool,
+        sizes: RowSizes | None = None,
+        overflows: Callable[[int], bool] = lambda held: False,
     ) -> Iterator[pa.RecordBatch | Unordered]:
         """Read windows of rows, each in its order, as `fetch.read_windows` does.
 
         Args:
             windows: Sorted row offsets and the place of each.
             pool: Where the memory of the rows comes from.
+            sizes: What rows turn out to take; None where that is known.
+            overflows: Says, for the bytes of a window that were read, whether they
+                are too many.
+
+        Raises:
+            WindowOverflow: What was read of a window is too much.
         """
-        batches = _mapped(self.path)
+        batches, ends = _mapped(self.path)
         for offsets, order, *_ in windows:
             gather = RowGather(len(offsets), pool)
             at = self.plan.places_in_table_order(offsets)
             places = slice(0, len(offsets)) if order is None else order
-            done = 0
+            done = held = 0
             while done < len(at):
-                number = int(at[done]) // self.chunk
-                start = number * self.chunk
-                until = int(np.searchsorted(at, start + self.chunk))
+                number = int(np.searchsorted(ends, at[done], side="right"))
+                until = int(np.searchsorted(at, ends[number]))
+                if sizes is not None:
+                    until = min(until, done + sizes.piece_rows(VARIABLE_PIECE_BYTES))
                 own = part_of(places, done, until - done)
-                batch = pa.Table.from_batches([batches[number]])
-                gather.put(batch, own, at[done:until] - start)
+                batch = batches[number]
+                rows = at[done:until] - (ends[number] - len(batch))
                 done = until
+                if sizes is None:
+                    gather.put(pa.Table.from_batches([batch]), own, rows)
+                    continue
+                arrays = [taken(column, rows) for column in batch.columns]
+                piece = pa.Table.from_batches([batch_of(arrays, batch.schema)])
+                sizes.saw(piece)
+                held += int(piece.nbytes)
+                if done < len(at) and overflows(held):
+                    raise WindowOverflow
+                gather.put(piece, own)
             if not len(at):
                 gather.put(pa.Table.from_batches([batches[0].slice(0, 0)]), slice(0, 0))
             yield gather.finish()
@@ -91,6 +120,7 @@ def cache_rows(
     plan: Plan,
     row_bytes: int,
     limit: int,
+    sizes: RowSizes | None = None,
 ) -> CachedRows:
     """Return the rows of a split on local disk, written by whoever comes first.
 
@@ -101,6 +131,7 @@ def cache_rows(
         plan: The rows of the split.
         row_bytes: Mean bytes of a row.
         limit: The most bytes it may take.
+        sizes: What rows turn out to take; None where their width is fixed.
 
     Raises:
         ConfigError: The rows take more, or the folder cannot be written.
@@ -116,7 +147,20 @@ def cache_rows(
 
     def build(aside: Path) -> None:
         _log.info("keeping %d rows of split %r in %s", plan.num_rows, plan.name, target)
-        _write(aside / FILE, snapshot, columns, plan, row_bytes, chunk)
+        written = 0
+        batches = _chunks(snapshot, columns, plan, row_bytes, chunk, sizes)
+        first = _wide(next(batches))
+        # A stream: in a file all batches share their dictionaries.
+        with pa.ipc.new_stream(str(aside / FILE), first.schema) as writer:
+            for batch in itertools.chain([first], map(_wide, batches)):
+                written += int(batch.nbytes)
+                if sizes is not None and written > limit:
+                    raise ConfigError(
+                        f"the columns of split {plan.name!r} take more on disk than "
+                        f"cache_bytes, {limit}: allow more, choose fewer columns, or "
+                        "leave cache_bytes out"
+                    )
+                writer.write_batch(batch)
 
     key = [
         LAYOUT,
@@ -128,35 +172,58 @@ def cache_rows(
     ]
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     target = folder / f"rows-{name}"
-    return CachedRows(str(build_once(target, build) / FILE), plan, chunk)
+    return CachedRows(str(build_once(target, build) / FILE), plan)
 
 
-def _write(
-    path: Path, snapshot: Snapshot, columns: Any, plan: Plan, row_bytes: int, chunk: int
-) -> None:
+def _chunks(
+    snapshot: Snapshot,
+    columns: Any,
+    plan: Plan,
+    row_bytes: int,
+    chunk: int,
+    sizes: RowSizes | None,
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a split, so many at once or, where they are large, fewer."""
+    start, most = 0, chunk
+    asked: deque[int] = deque()
+
     def windows() -> Iterator[Wanted]:
-        for start in range(0, max(1, plan.num_rows), chunk):
-            at = np.arange(start, min(start + chunk, plan.num_rows))
+        first = start
+        asked.clear()
+        while first < max(1, plan.num_rows):
+            count = min(most, plan.num_rows - first)
+            if sizes is not None:
+                count = min(count, sizes.rows_within(count, CHUNK_BYTES))
+            asked.append(count)
+            at = np.arange(first, first + count)
             rows = plan.in_table_order(at)
             yield rows, None, f" for the local copy of split {plan.name!r}"
+            first += max(1, count)
+
+    def overflows(held: int) -> bool:
+        return sizes is not None and held > sizes.most_bytes(CHUNK_BYTES)
 
     doing = f"keeping the rows of split {plan.name!r}"
     dataset = read_table(snapshot, doing, lambda table: with_blobs(table, columns))
-    batches = read_windows(
-        dataset,
-        columns,
-        windows(),
-        row_bytes,
-        BufferPool(),
-        Threads(),
-        door=lambda doing, work: read_table(snapshot, doing, lambda _: work()),
-    )
-    first = _wide(ordered(next(batches)))
-    # A stream: in a file all batches share their dictionaries.
-    with pa.ipc.new_stream(str(path), first.schema) as writer:
-        writer.write_batch(first)
-        for batch in batches:
-            writer.write_batch(_wide(ordered(batch)))
+    while True:
+        batches = read_windows(
+            dataset,
+            columns,
+            windows(),
+            row_bytes,
+            BufferPool(),
+            Threads(),
+            door=lambda doing, work: read_table(snapshot, doing, lambda _: work()),
+            sizes=sizes,
+            overflows=overflows,
+        )
+        try:
+            for batch in batches:
+                yield ordered(batch)
+                start, most = start + asked.popleft(), chunk
+            return
+        except WindowOverflow:
+            most = max(1, asked[0] // 2)
 
 
 def _wide(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -169,11 +236,13 @@ def _wide(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 @functools.lru_cache(maxsize=16)
-def _mapped(path: str) -> list[pa.RecordBatch]:
+def _mapped(path: str) -> tuple[list[pa.RecordBatch], Array]:
+    """Return the record batches, and for each how many rows end with it."""
     try:
-        return list(pa.ipc.open_stream(pa.memory_map(path)))
+        batches = list(pa.ipc.open_stream(pa.memory_map(path)))
     except FileNotFoundError as error:
         raise SourceError(
             f"the rows that were kept in {path!r} are gone; start again, with "
             "cache_dir=... a folder that nothing cleans up meanwhile"
         ) from error
+    return batches, np.cumsum([len(batch) for batch in batches])

@@ -615,6 +615,7 @@ class LanceDataModule(PlainHyperparameters):
         except ConfigError as error:
             raise ConfigError(f"split {split!r}, stage {stage!r}: {error}") from None
         piece_rows = rows_of_piece(schema, row_bytes, in_order=stream.is_in_order)
+        row_sizes = RowSizes(row_bytes, largest) if is_variable(schema) else None
         return Reader(
             snapshot=snapshot,
             columns=columns,
@@ -628,18 +629,29 @@ class LanceDataModule(PlainHyperparameters):
             ),
             piece_rows=piece_rows,
             variable=is_variable(schema),
-            cached=self._cached(snapshot, columns, stream.plan, row_bytes),
+            cached=self._cached(snapshot, columns, stream.plan, row_bytes, row_sizes),
             shown=Shown(schema),
-            row_sizes=RowSizes(row_bytes, largest) if is_variable(schema) else None,
+            row_sizes=row_sizes,
         )
 
     def _cached(
-        self, snapshot: Snapshot, columns: Any, plan: Plan, row_bytes: int
+        self,
+        snapshot: Snapshot,
+        columns: Any,
+        plan: Plan,
+        row_bytes: int,
+        row_sizes: RowSizes | None,
     ) -> CachedRows | None:
         if self.cache_bytes is None:
             return None
         return cache_rows(
-            self._config.cache_dir, snapshot, columns, plan, row_bytes, self.cache_bytes
+            self._config.cache_dir,
+            snapshot,
+            columns,
+            plan,
+            row_bytes,
+            self.cache_bytes,
+            row_sizes,
         )
 
     def _grid(

@@ -37,7 +37,7 @@ from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.grid import Requests, WindowGrid
 from lance_lightning.layout import Unordered
 from lance_lightning.plan import Plan
-from lance_lightning.row_sizes import RowSizes, largest_value
+from lance_lightning.row_sizes import RowSizes, Seen, largest_value
 from lance_lightning.samplers import BlockShuffle, Sampler
 from lance_lightning.shard import BatchShard, EvalShard, TrainShard
 from lance_lightning.snapshot import Snapshot
@@ -309,7 +309,7 @@ class Reader:
 
     def read_first(
         self, rows: Rows, pool: Pool, threads: Threads, limit: int
-    ) -> Window:
+    ) -> tuple[Window, Seen | None]:
         """Read a window as an Arrow batch; its first batches only where it is large.
 
         Args:
@@ -317,11 +317,16 @@ class Reader:
             pool: Where the memory of the rows comes from.
             threads: What reads ahead.
             limit: The bytes that it may take, about; a batch is never cut.
+
+        Returns:
+            The window, and what was found of the rows that were read for it; None
+            where their width is fixed.
         """
         row_sizes = self.row_sizes
         if row_sizes is None:
             (window,) = self.read([rows], pool, threads)
-            return window
+            return window, None
+        before = row_sizes.seen
 
         def overflows(held: int) -> bool:
             return held > row_sizes.most_bytes(limit) and len(rows.sizes) > 1
@@ -330,10 +335,11 @@ class Reader:
             try:
                 wanted = self._begin([rows], deque())
                 (data,) = self._arrow(wanted, pool, threads, overflows)
-                return _window(data, rows)
+                return _window(data, rows), row_sizes.seen.since(before)
             except WindowOverflow:
-                rows = rows.part(0, len(rows.sizes) // 2)
-                rows = rows.part(0, self._batches_within(rows, limit))
+                seen = row_sizes.seen.since(before)
+                fit = _batches_of(rows, limit * seen.rows // seen.size)
+                rows = rows.part(0, min(fit, len(rows.sizes) // 2))
 
     @property
     def window_bytes(self) -> int:
@@ -354,8 +360,7 @@ class Reader:
         """Return how many batches to read at once, by what is known of their rows."""
         assert self.row_sizes is not None
         most = self.row_sizes.rows_within(len(rows.row_offsets), limit)
-        ends = np.cumsum(rows.sizes)
-        return max(1, int(np.searchsorted(ends, most, side="right")))
+        return _batches_of(rows, most)
 
     def _begin(self, windows: Iterable[Rows], begun: deque[Rows]) -> Iterator[Wanted]:
         for rows in windows:
@@ -370,7 +375,7 @@ class Reader:
         overflows: Callable[[int], bool] = lambda held: False,
     ) -> Iterator[pa.RecordBatch | Unordered]:
         if self.cached is not None:
-            return self.cached.read_windows(asked, pool)
+            return self.cached.read_windows(asked, pool, self.row_sizes, overflows)
         return read_windows(
             self._read(
                 "opening the columns", lambda table: with_blobs(table, self.columns)
@@ -544,6 +549,12 @@ class Reader:
             else (f"batches {rows.first} to {last}")
         )
         return f" for {batches} of epoch {rows.epoch}, stage {self.stage!r},"
+
+
+def _batches_of(rows: Rows, most: int) -> int:
+    """Return how many of the first batches have so many rows at most, but one."""
+    ends = np.cumsum(rows.sizes)
+    return max(1, int(np.searchsorted(ends, most, side="right")))
 
 
 def _window(data: pa.RecordBatch | Unordered, rows: Rows) -> Window:

@@ -26,6 +26,10 @@ class Seen(NamedTuple):
     size: int
     largest: int
 
+    def since(self, before: Seen) -> Seen:
+        """Return what was found since then."""
+        return Seen(self.rows - before.rows, self.size - before.size, self.largest)
+
 
 class RowSizes:
     """The sizes of the rows that were read.
@@ -42,6 +46,7 @@ class RowSizes:
     def __init__(self, sampled: int, largest: int = 1) -> None:
         self._sampled = max(1, sampled)
         self._seen = 0
+        self._size = 0
         self._rows = 0
         self._bytes = 0
         self._last = 0.0
@@ -54,13 +59,19 @@ class RowSizes:
         return max(1, int(max(self._sampled, seen, self._last)))
 
     @property
+    def seen(self) -> Seen:
+        """What was found of all rows so far."""
+        return Seen(self._seen, self._size, self._largest)
+
+    @property
     def _known(self) -> int:
         """Rows that may be read at once after what was seen."""
         return max(FIRST_ROWS, self._seen)
 
     def saw(self, piece: pa.Table) -> None:
         """Learn from a piece that was read."""
-        self.learn(seen_in(piece))
+        largest = max(map(largest_value, piece.columns), default=0)
+        self.learn(Seen(len(piece), int(piece.nbytes), largest))
 
     def learn(self, seen: Seen) -> None:
         """Learn from rows that were read, here or in a worker."""
@@ -71,6 +82,7 @@ class RowSizes:
             self._rows //= 2
             self._bytes //= 2
         self._seen += rows
+        self._size += size
         self._rows += rows
         self._bytes += size
         self._last = size / rows
@@ -103,12 +115,6 @@ class RowSizes:
         """Return how many rows to ask for at once, for some bytes."""
         safe = max(LEAST_ROWS, LARGE_BYTES // self._largest)
         return max(1, min(limit // self.mean, safe, self._known))
-
-
-def seen_in(piece: pa.Table) -> Seen:
-    """Return what is found of the rows of a table."""
-    largest = max(map(largest_value, piece.columns), default=0)
-    return Seen(len(piece), int(piece.nbytes), max(1, largest))
 
 
 def largest_value(column: pa.ChunkedArray) -> int:

@@ -15,16 +15,15 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lance_lightning.fetch import Threads
 from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.grid import Request, Requests
-from lance_lightning.layout import Unordered, ordered
+from lance_lightning.layout import ordered
 from lance_lightning.reader import WINDOW_BYTES, Reader, Rows, Window
-from lance_lightning.row_sizes import Seen, seen_in
+from lance_lightning.row_sizes import Seen
 from lance_lightning.sent_batches import (
     Held,
     Message,
@@ -255,9 +254,9 @@ class _Windows(Dataset[Any]):
         reader = self._reader = self._reader or self._unpickled()
         rows = request if isinstance(request, Rows) else reader.rows(*request)
         pool: Pool = self._private if reader.cuts_batches else self._shared
-        window = reader.read_first(rows, pool, self._threads, self._most_bytes)
+        limit = self._most_bytes
+        window, seen = reader.read_first(rows, pool, self._threads, limit)
         sizes = list(window.sizes)
-        seen = None if reader.row_sizes is None else seen_in(_table(window.data))
         if reader.cuts_batches:
             return sizes, seen, self._cut(reader, window)
         return sizes, seen, Sendable(pack(ordered(window.data), self._shared))
@@ -335,11 +334,6 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, name="lance_lightning_parent", daemon=True).start()
-
-
-def _table(rows: pa.RecordBatch | Unordered) -> pa.Table:
-    batch = rows.batch if isinstance(rows, Unordered) else rows
-    return pa.Table.from_batches([batch])
 
 
 def _as_it_is(value: Any) -> Any:
