@@ -507,7 +507,8 @@ def test_a_checkpoint_of_a_run_gives_a_module_that_saves_its_own_arguments(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["app.py"])
     options = yaml.safe_load(CONFIG)["trainer"]
-    config = {"model": {"out": "seen.json"}, "data": {"root": table, "seed": 3}}
+    data = {"root": table, "seed": 3, "transform": f"{__name__}.plus_one"}
+    config = {"model": {"out": "seen.json"}, "data": data}
     config["trainer"] = {**options, "fast_dev_run": False, "max_steps": 1}
     (tmp_path / "fit.yaml").write_text(yaml.safe_dump(config))
     cli = LightningCLI(
@@ -521,6 +522,8 @@ def test_a_checkpoint_of_a_run_gives_a_module_that_saves_its_own_arguments(
         found = kind.load_from_checkpoint("run.ckpt", weights_only=True)
         assert type(found) is Saving
         assert (found.splits, found.seed) == (cli.datamodule.splits, 3)
+        fresh = LanceDataModule(table, seed=3, transform=plus_one)
+        assert batches(found) == batches(fresh)
 
 
 @pytest.mark.parametrize("of_sub", [False, True])

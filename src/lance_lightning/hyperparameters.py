@@ -15,6 +15,13 @@ from lightning.pytorch.utilities.parsing import AttributeDict
 from lance_lightning.specs import TARGET, plain_dict
 
 OF_CLI = ("_class_path", "_instantiator")
+FUNCTIONS = (
+    "arrow_transform",
+    "transform",
+    "sample_transform",
+    "collate_fn",
+    "decoders",
+)
 
 
 class Hyperparameters(AttributeDict):
@@ -118,6 +125,8 @@ def with_class(module: LightningDataModule, plain: dict[str, Any]) -> dict[str, 
         return plain
     kind = type(module)
     named = {name: _by_class_path(value) for name, value in plain.items()}
+    # A function has no plain value, but the path by which the run named it is one.
+    named |= {name: given[name] for name in FUNCTIONS if given.get(name) is not None}
     return {
         "_class_path": f"{kind.__module__}.{kind.__qualname__}",
         "_instantiator": given["_instantiator"],
