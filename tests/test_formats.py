@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import re
 import subprocess
 import sys
 from collections import OrderedDict, defaultdict, namedtuple
@@ -470,8 +471,10 @@ def test_python_finds_nulls_within():
         "struct": pa.array([{"a": None}], pa.struct({"a": pa.int64()})),
         "dictionary": pa.DictionaryArray.from_arrays([0], pa.array([None], "string")),
     }
+    named = {"struct": "struct.a"}  # its field, for the filter that leaves it out
     for name, array in arrays.items():
-        with pytest.raises(DataError, match=f"column '{name}' has 1 nulls"):
+        found = re.escape(f"column '{named.get(name, name)}' has 1 nulls")
+        with pytest.raises(DataError, match=found):
             batch_of(Format("python"), {name: array})
 
 
