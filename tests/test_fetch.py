@@ -24,7 +24,7 @@ from lance_lightning.fetch import (
     read_windows,
     scan_is_cheaper,
 )
-from lance_lightning.gather import BufferPool
+from lance_lightning.gather import BufferPool, RowGather
 from lance_lightning.layout import ordered
 
 ROWS = 200
@@ -229,6 +229,28 @@ def test_a_pool_uses_memory_again():
     assert again.ctypes.data == address
     other, _ = pool.take(1000)
     assert other.ctypes.data != address
+
+
+@pytest.mark.parametrize("type_", ["string", "large_binary", "list"])
+def test_a_window_of_variable_width_uses_memory_again(type_):
+    pool, addresses = BufferPool(), []
+    for size in 100, 90, 100, 10, 100:
+        values = pa.array([list(range(size))] * 1000, pa.list_(pa.int8()))
+        if type_ != "list":
+            values = pa.array(["x" * size] * 1000).cast(type_)
+        window = RowGather(1000, pool)
+        for start in range(0, 1000, 100):  # more than the first pieces let expect
+            piece = values[start : start + 100]
+            if start < 200 and type_ != "list":
+                piece = pa.array([""] * 100).cast(type_)
+            window.put(pa.table({"it": piece}), np.arange(start + 99, start - 1, -1))
+        rows = window.finish().batch
+        assert rows["it"][500:].equals(values[500:])
+        data = rows["it"] if type_ != "list" else rows["it"].values
+        addresses.append(data.buffers()[-1].address)
+        del rows, data, window
+    assert len(set(addresses)) == 1
+    assert len(pool.private._free[0]) == 1
 
 
 def test_a_pool_uses_larger_memory_again_and_drops_smaller():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import lance
@@ -12,7 +14,8 @@ import pytest
 from lance_lightning import BlockShuffle, LanceDataModule, Sequential, Shuffle
 from lance_lightning.fetch import Threads
 from lance_lightning.gather import BufferPool
-from lance_lightning.row_sizes import RowSizes
+from lance_lightning.reader import WINDOW_BYTES
+from lance_lightning.row_sizes import RowSizes, largest_value
 from lance_lightning.types import ConfigError
 
 ROWS = 4000
@@ -138,3 +141,73 @@ def test_a_batch_is_never_cut(tmp_path, small):
     sizes.saw(pa.table({"it": ["x" * LARGE] * 8}))
     assert sizes.rows_within(10_000, 100) == 1  # and the reader takes a whole batch
     assert sizes.piece_rows(100) == 1
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "binary"])
+def test_the_largest_value_is_found_in_a_struct_too(kind):
+    texts = pa.array(["a" * 5, "b" * 70, None, "c" * 9]).cast(kind)
+    struct = pa.StructArray.from_arrays([pa.array([1, 2, 3, 4]), texts], ["n", "t"])
+    inside = pa.StructArray.from_arrays([struct], ["s"])
+    for column in texts, struct, inside:
+        assert largest_value(pa.chunked_array([column])) == 70
+        assert largest_value(pa.chunked_array([column[2:]])) == 9
+        assert largest_value(pa.chunked_array([column[:0]])) == 0
+
+
+# In a process of its own, whose memory it is.
+PEAK = """
+import sys, threading, time
+import lance_lightning.datamodule as made, lance_lightning as LL
+
+def held():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+def watch():
+    while True:
+        most[0] = max(most[0], held())
+        time.sleep(0.005)
+
+data = LL.LanceDataModule(sys.argv[1], sampler=LL.BlockShuffle(), batch_size=32)
+data.setup("fit")
+loader = data.train_dataloader()
+before = held()
+most = [before]
+threading.Thread(target=watch, daemon=True).start()
+rows = sum(len(batch["id"]) for batch in loader)
+print(rows, most[0] - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("kind", ["rare", "lognormal", "sorted", "even"])
+def test_a_process_holds_two_windows_of_rows_of_any_sizes(tmp_path, kind):
+    random = np.random.default_rng(0)
+    sizes = np.full(60_000, 20)
+    if kind == "rare":
+        sizes[377::1000] = 8 << 20
+    elif kind == "lognormal":
+        sizes = np.minimum(np.exp(random.normal(7, 2.5, 30_000)), 4 << 20).astype(int)
+    elif kind == "sorted":
+        sizes = np.repeat([100, 40_000], 10_000)
+    else:
+        sizes = random.integers(500, 4000, 200_000)
+    assert sizes.sum() > 4 * WINDOW_BYTES
+    uri = str(tmp_path / "t.lance")
+
+    def batches():
+        for start in range(0, len(sizes), 500):
+            texts = pa.array(["z" * size for size in sizes[start : start + 500]])
+            ids = pa.array(range(start, start + len(texts)))
+            yield pa.record_batch({"id": ids, "text": texts})
+
+    schema = pa.schema({"id": pa.int64(), "text": pa.string()})
+    lance.write_dataset(pa.RecordBatchReader.from_batches(schema, batches()), uri)
+    command = [sys.executable, "-c", PEAK, uri]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rows, taken = map(int, out.split("\n")[-2].split())
+    assert rows >= len(sizes) - 32
+    # Two windows, and what it takes to read and hand out a batch: Lance's buffers of a
+    # few pieces and what malloc keeps of them.
+    assert taken < 2 * WINDOW_BYTES + (130 << 20)

@@ -73,9 +73,20 @@ class BufferPool:
         memory = self._free_buffer(size, part)
         if memory is None:
             memory = np.empty(size, dtype=np.uint8)
+        return memory[:size], self.lend(memory, size, part)
+
+    def largest(self, part: int) -> Array:
+        """Return the largest free buffer of a part to write to, or an empty one."""
+        free = self._free[part]
+        with contextlib.suppress(ValueError, IndexError):
+            return free.pop(max(range(len(free)), key=lambda at: len(free[at])))
+        return np.empty(0, dtype=np.uint8)
+
+    def lend(self, memory: Array, size: int, part: int) -> pa.Buffer:
+        """Return the first bytes of a buffer for Arrow, and have it back after that."""
         lent = memory[:size]
         weakref.finalize(lent, self._give_back, memory, part)
-        return memory[:size], pa.py_buffer(lent)
+        return pa.py_buffer(lent)
 
     def parts(self, sizes: Sequence[int]) -> list[int]:
         """Return a part for each column."""
@@ -362,7 +373,7 @@ class _Staged:
         self._ends = np.zeros(rows + 1, dtype=np.int64)  # in values
         self._valid: Array | None = None
         self._seen = 0
-        self._memory, self._buffer = pool.take(0, number)
+        self._memory = pool.largest(number)
         self._others: _Variable | None = None  # from the first list with nulls inside
 
     def put(self, chunk: pa.Array, places: Places, rows: Array | None) -> None:
@@ -404,9 +415,8 @@ class _Staged:
             likely = need * self._rows // (self._seen + rows)
             likely = min(likely, max(2 * need, MUCH_BYTES))
             step = 1 << max(16, likely.bit_length() - 3)
-            memory, buffer = self._pool.take(-(-likely // step) * step, self._number)
-            memory[:done] = self._memory[:done]
-            self._memory, self._buffer = memory, buffer
+            # In place, where the pages can be mapped elsewhere: nobody has it yet.
+            self._memory.resize(-(-likely // step) * step, refcheck=False)
         self._memory[done:need] = values
 
     def _array(self) -> pa.Array:
@@ -422,7 +432,7 @@ class _Staged:
         valid = None
         if self._valid is not None:
             valid = _bitmap(self._valid[: self._seen])
-        data = self._buffer.slice(0, most * self._width)
+        data = self._pool.lend(self._memory, most * self._width, self._number)
         if _is_text(self._type):
             buffers = [valid, pa.py_buffer(ends), data]
             return pa.Array.from_buffers(self._type, self._seen, buffers)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-FIRST_ROWS = 1024  # read at once before anything is known but a sample
+FIRST_ROWS = 256  # read at once before anything is known but a sample
 MEMORY = 1 << 20  # rows that a mean is taken over, about
 LARGE_BYTES = 80 << 20  # of a piece, should all its rows be as large as the largest
 LEAST_ROWS = 32  # of a piece all the same
@@ -104,8 +104,11 @@ class RowSizes:
         return min(max(1, -(-rows // parts)), self._known)
 
     def most_bytes(self, limit: int) -> int:
-        """Return the bytes at which a window that is being read is cut."""
-        return limit if self._is_uneven else 3 * limit // 2
+        """Return the bytes at which a window that is being read is cut.
+
+        Two windows are held at once, and of one that is cut what was read of it.
+        """
+        return limit // 2 if self._is_uneven else 3 * limit // 2
 
     @property
     def _is_uneven(self) -> bool:
@@ -118,12 +121,17 @@ class RowSizes:
 
 
 def largest_value(column: pa.ChunkedArray) -> int:
-    """Return the bytes of the largest text, bytes or list of a column; else 0."""
+    """Return the bytes of the largest text, bytes or list of a column; else 0.
+
+    In a struct, of any of its fields.
+    """
     return max(map(_largest_of, column.chunks), default=0)
 
 
 def _largest_of(chunk: Any) -> int:
     types, type_ = pa.types, chunk.type
+    if types.is_struct(type_):
+        return max(map(_largest_of, chunk.flatten()), default=0)
     large = types.is_large_string(type_) or types.is_large_binary(type_)
     width = 1.0
     if types.is_list(type_) or types.is_large_list(type_):
