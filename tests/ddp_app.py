@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--stages", default="fit,validate,test,predict")
     parser.add_argument("--ckpt", help="resume fit from it")
     parser.add_argument("--save", type=json.loads, help="arguments of SaveFrom")
+    parser.add_argument("--look-first", action="store_true", help="on rank 0 alone")
     args = parser.parse_args()
 
     data = LanceDataModule(
@@ -39,6 +41,11 @@ def main() -> None:
             **args.module,
         },
     )
+    if args.look_first and os.environ.get("LOCAL_RANK", "0") == "0":
+        data.prepare_data()
+        data.setup()
+        for stage in "train", "val", "test":
+            next(iter(getattr(data, f"{stage}_dataloader")()))
     model = WritingRecorder(args.out)
     trainer = quiet_trainer(
         args.out,

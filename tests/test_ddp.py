@@ -74,6 +74,18 @@ def test_every_row_comes_once_over_two_ranks(tmp_path, rows):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_look_before_fit_on_one_rank_moves_no_rank(tmp_path, workers):
+    uri = write_table(tmp_path / "t.lance", 103, 30)
+    options = "--stages=fit,test,predict", f'--module={{"num_workers": {workers}}}'
+    looked = run(uri, tmp_path / "looked", "--look-first", *options)
+    unlooked = run(uri, tmp_path / "unlooked", *options)
+    assert [rank["seen"] for rank in looked] == [rank["seen"] for rank in unlooked]
+    seen = flat(batch for rank in looked for batch in rank["seen"]["train"])
+    assert len(seen) == len(set(seen)) == 62
+
+
+@pytest.mark.slow
 def test_every_row_comes_once_with_workers(tmp_path):
     uri = write_table(tmp_path / "t.lance", 103, 30)
     ranks = run(uri, tmp_path / "out", "--module", '{"num_workers": 1}')
