@@ -209,7 +209,7 @@ def test_a_failing_function_is_told_though_its_row_ids_cannot_be_read(uri):
     (window,) = loader.reader.read(rows, BufferPool(), Threads())
     window = loader.reader.convert(window)
     remove(uri)
-    snapshot._opened.cache_clear()  # row ids alone need no file
+    snapshot._open_datasets.clear()  # row ids alone need no file
     with pytest.raises(TransformError, match=r"wrong labels.*row ids not known"):
         list(loader.reader.batches(window))
 

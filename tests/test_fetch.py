@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from collections import Counter
 
 import lance
 import numpy as np
@@ -24,7 +25,7 @@ from lance_lightning.fetch import (
     read_windows,
     scan_is_cheaper,
 )
-from lance_lightning.gather import BufferPool, RowGather
+from lance_lightning.gather import SHARED_PART_BYTES, BufferPool, RowGather
 from lance_lightning.layout import ordered
 
 ROWS = 200
@@ -251,6 +252,19 @@ def test_a_window_of_variable_width_uses_memory_again(type_):
         del rows, data, window
     assert len(set(addresses)) == 1
     assert len(pool.private._free[0]) == 1
+
+
+@given(st.lists(st.integers(0, 400_000), max_size=200))
+def test_a_column_shares_its_memory_with_few_bytes_of_others(sizes):
+    parts = BufferPool().parts(sizes)
+    assert parts == sorted(parts)
+    shared = Counter(parts)
+    held = np.bincount(parts, sizes) if sizes else []
+    for size, part in zip(sizes, parts, strict=True):
+        if len(sizes) <= 64:
+            assert shared[part] == 1
+        elif size:
+            assert held[part] - size <= SHARED_PART_BYTES
 
 
 def test_a_pool_uses_larger_memory_again_and_drops_smaller():

@@ -293,7 +293,7 @@ def test_a_connection_factory_opens_the_table_in_each_process(server, monkeypatc
     source = LanceDBSource("db://dev", "t", connection_factory=open_table)
     reader = in_order(source).train_dataloader().reader
     there = pickle.loads(pickle.dumps(reader))
-    snapshots._opened.cache_clear()  # as in a worker
+    snapshots._open_datasets.clear()  # as in a worker
     assert there.snapshot.open().count_rows() == ROWS
     permutation = Permutation.identity(open_table("t"))
     permutation = permutation.with_connection_factory(open_table)

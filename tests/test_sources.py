@@ -152,7 +152,7 @@ def test_writes_after_resolve_change_nothing(uri, cache, tmp_path):
     assert snapshot.open().to_table() == before
     assert snapshot.num_rows == 20
     assert snapshot.schema == table().schema
-    snapshots._opened.cache_clear()  # as in a process that opens it only now
+    snapshots._open_datasets.clear()  # as in a process that opens it only now
     assert snapshot.open().to_table() == before
     assert read_elsewhere(snapshot, tmp_path) == str(list(range(20)))
 
@@ -164,7 +164,7 @@ def test_relative_path_is_the_same_table_from_another_folder(
     snapshot = LanceSource("t.lance").resolve(cache)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    snapshots._opened.cache_clear()
+    snapshots._open_datasets.clear()
     assert ids(snapshot) == list(range(10))
 
 
@@ -172,6 +172,20 @@ def test_table_is_opened_once_a_process(uri, cache):
     snapshot = LanceSource(uri).resolve(cache)
     assert snapshot.open() is snapshot.open()
     assert pickle.loads(pickle.dumps(snapshot)).open() is snapshot.open()
+
+
+@pytest.mark.parametrize("version", [None, 1])
+def test_the_process_that_pins_a_table_opens_it_once(uri, cache, monkeypatch, version):
+    opened, dataset = [], lance.dataset
+
+    def counted(*args, **options):
+        opened.append(args)
+        return dataset(*args, **options)
+
+    monkeypatch.setattr(lance, "dataset", counted)
+    snapshot = LanceSource(uri).resolve(cache, version)
+    assert snapshot.open().to_table() == table()
+    assert len(opened) == 1
 
 
 # -- identity ------------------------------------------------------------------
@@ -211,7 +225,7 @@ def test_table_written_anew_is_told_apart(uri, cache):
     assert anew.version == snapshot.version
     assert anew.identity != snapshot.identity
     assert ids(anew) == list(range(10))
-    snapshots._opened.cache_clear()
+    snapshots._open_datasets.clear()
     with pytest.raises(SourceError, match="another table"):
         snapshot.open()
 

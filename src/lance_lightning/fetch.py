@@ -50,9 +50,9 @@ VARIABLE_SCAN_BYTE_SECONDS = 0.8e-9  # text and lists are decoded alike by both
 # is asked for it. So many columns are read in larger pieces, by name never in a scan.
 COLUMN_CALL_SECONDS = 6e-5
 COLUMN_RUN_SECONDS = 1e-7
-COLUMN_BYTES = 8 << 10  # of a column, in a piece
+COLUMN_BYTES = 16 << 10  # of a column, in a piece
 MANY_COLUMNS = 64
-LARGEST_PIECE_BYTES = 32 << 20
+LARGEST_PIECE_BYTES = 64 << 20
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")

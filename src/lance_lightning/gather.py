@@ -18,6 +18,8 @@ Array = np.ndarray[Any, Any]
 Places = slice | Array
 
 ALIGNMENT = 64  # bytes; what Arrow recommends for its buffers
+OWN_PARTS = 64  # columns that have memory of their own, however small
+SHARED_PART_BYTES = 256 << 10
 MUCH_BYTES = 128 << 20  # more than a column of a window has, unless rows are large
 
 
@@ -53,7 +55,8 @@ class BufferPool:
 
     A window is tens of MB. Fresh memory of that size is mapped page by page while
     it is written, which costs as much as the writing. Each column has memory of its
-    own, so that what is kept of it keeps no other.
+    own, so that what is kept of it keeps no other; with more than `OWN_PARTS` columns,
+    no more than about `SHARED_PART_BYTES` of others.
 
     Args:
         keep: How many free buffers are kept for a part of a window.
@@ -89,8 +92,17 @@ class BufferPool:
         return pa.py_buffer(lent)
 
     def parts(self, sizes: Sequence[int]) -> list[int]:
-        """Return a part for each column."""
-        return list(range(len(sizes)))
+        """Return a part for each column; of very many, small neighbours share one."""
+        if len(sizes) <= OWN_PARTS:
+            return list(range(len(sizes)))
+        parts: list[int] = []
+        part = held = 0
+        for size in sizes:
+            if held and held + size > SHARED_PART_BYTES:
+                part, held = part + 1, 0
+            parts.append(part)
+            held += size
+        return parts
 
     def _free_buffer(self, size: int, part: int) -> Array | None:
         """Return the smallest free buffer of so many bytes, or None."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -142,7 +143,11 @@ class Snapshot:
             SourceError: The version is gone, or another table lies there now.
         """
         refuse_fork()
-        return _opened(self)
+        return _open_datasets(self)
+
+    def opened_as(self, dataset: Any) -> None:
+        """Let `open` return the dataset whose identity this is, in this process."""
+        _open_datasets.keep(self, dataset)
 
     def verify(self) -> None:
         """Open the table again and compare it with what was pinned.
@@ -310,10 +315,39 @@ def from_environment(options: Mapping[str, str | None]) -> dict[str, str | None]
     }
 
 
-# A handle keeps the metadata of a table in memory: a module has a few at a time.
-@functools.lru_cache(maxsize=16)
-def _opened(snapshot: Snapshot) -> Any:
-    return _open_verified(snapshot)
+class _OpenDatasets:
+    """The datasets that this process has open, by snapshot.
+
+    A handle keeps the metadata of a table in memory: a module has a few at a time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._datasets: OrderedDict[Snapshot, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, snapshot: Snapshot) -> Any:
+        with self._lock:
+            if snapshot in self._datasets:
+                self._datasets.move_to_end(snapshot)
+                return self._datasets[snapshot]
+        return self.keep(snapshot, _open_verified(snapshot))
+
+    def keep(self, snapshot: Snapshot, dataset: Any) -> Any:
+        """Keep the dataset of a snapshot; return the one that is kept already."""
+        with self._lock:
+            kept = self._datasets.setdefault(snapshot, dataset)
+            while len(self._datasets) > self._most:
+                self._datasets.popitem(last=False)
+        return kept
+
+    def clear(self) -> None:
+        """Forget them, as a process that has opened none."""
+        with self._lock:
+            self._datasets.clear()
+
+
+_open_datasets = _OpenDatasets(16)
 
 
 def _open_verified(snapshot: Snapshot) -> Any:

@@ -109,6 +109,7 @@ class _Pinned(Source):
         dataset = checked_out(newest, uri, options, branch, version or chosen)
         found = identity_of(dataset)
         snapshot = Snapshot(uri, found.version, branch, options, found)
+        snapshot.opened_as(dataset)
         snapshot.check_filter(self.filter)
         return snapshot
 
