@@ -119,7 +119,7 @@ class BufferPool:
     def private(self) -> BufferPool:
         """Where memory comes from that a window needs while it is put in order."""
         if self._private is None:
-            self._private = BufferPool(1)
+            self._private = BufferPool()
         return self._private
 
     def _give_back(self, memory: Array, part: int) -> None:
@@ -427,8 +427,11 @@ class _Staged:
             likely = need * self._rows // (self._seen + rows)
             likely = min(likely, max(2 * need, MUCH_BYTES))
             step = 1 << max(16, likely.bit_length() - 3)
-            # In place, where the pages can be mapped elsewhere: nobody has it yet.
-            self._memory.resize(-(-likely // step) * step, refcheck=False)
+            size = -(-likely // step) * step
+            if done:  # in place, where the pages can be mapped elsewhere
+                self._memory.resize(size, refcheck=False)  # nobody looks at it yet
+            else:
+                self._memory = np.empty(size, dtype=np.uint8)
         self._memory[done:need] = values
 
     def _array(self) -> pa.Array:
