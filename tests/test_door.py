@@ -10,6 +10,7 @@ from pathlib import Path
 
 import lance
 import lance.sampler
+import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import make_table, write_table
@@ -145,6 +146,24 @@ def test_the_error_is_the_same_from_a_worker(uri, small_windows):
     said = losing(uri, clean_up, columns=["id", "vector"], num_workers=1)
     assert "version 1 was removed" in said
     assert "of epoch 0, stage 'train'" in said
+
+
+def test_a_damaged_file_is_named_where_lance_panics(tmp_path):
+    uri = str(tmp_path / "t.lance")
+    texts = pa.table({"id": range(4000), "s": [f"text {i}" for i in range(4000)]})
+    lance.write_dataset(texts, uri, max_rows_per_file=2000)
+    table = LanceSource(uri).resolve(tmp_path / "cache")
+    table.open().take([0, 3999])  # what a file says of itself is read once
+    random = np.random.default_rng(1)
+    for path in Path(uri, "data").iterdir():
+        data = path.read_bytes()
+        half = len(data) // 2
+        path.write_bytes(data[:half] + random.bytes(len(data) - half))
+    for start in range(0, 4000, 500):
+        rows = list(range(start, start + 500, 7))
+        with pytest.raises(SourceError, match="a file is damaged") as caught:
+            read_table(table, "reading", lambda found, rows=rows: found.take(rows))
+        assert f"{uri}, version 1 failed: " in str(caught.value)
 
 
 def test_every_way_to_read_goes_through_the_door(uri, tmp_path):

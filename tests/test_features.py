@@ -203,7 +203,7 @@ def test_class_names_are_at_hand(uri, dataset, tmp_path):
     assert data.class_names("kinds") == ["x", "y"]
     assert data.class_names("deep.of") == ["p", "q"]
     for wrong in ("prompt", "nothing"):
-        with pytest.raises(ConfigError, match="class names: 'label', 'kinds'"):
+        with pytest.raises(ConfigError, match=r"'label', 'kinds', 'deep\.of'"):
             data.class_names(wrong)
     plain = LanceDataModule(pa.table({"label": [0]}), cache_dir=tmp_path)
     with pytest.raises(ConfigError, match="class names: none"):

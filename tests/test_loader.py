@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import pickle
 import subprocess
@@ -29,6 +30,10 @@ from lance_lightning.state import EpochClock
 from lance_lightning.types import OUTPUT_FORMATS
 
 WORKERS = [0, 2]
+
+
+def pickle_copy(value):
+    return pickle.loads(pickle.dumps(value))
 
 
 def rows_of(batch, output_format: str) -> list[dict]:
@@ -161,6 +166,19 @@ def test_two_windows_are_held_at_once_not_three(tmp_path, looks_ahead):
     assert sorted(ids) == list(range(4096))
     assert pool.most == 2
     assert pool.held == 0
+
+
+@pytest.mark.parametrize("copied", [pickle_copy, copy.deepcopy])
+def test_a_loader_whose_workers_run_can_be_copied(table, copied):
+    data = LanceDataModule(table, batch_size=10, num_workers=1, columns=["id"])
+    loader = data.train_dataloader()
+    batches = iter(loader)
+    ids = next(batches)["id"].tolist()
+    other = copied(loader)
+    ids += flat(batch["id"].tolist() for batch in batches)  # its workers still serve it
+    assert sorted(ids) == list(range(103))
+    state = other.state_dict()
+    assert (state["epoch"], state["batch"]) == (0, 1)  # as the loader was
 
 
 def test_a_loader_is_sized_and_no_torch_loader(table):

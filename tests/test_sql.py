@@ -78,6 +78,19 @@ def kept(snapshot, sql):
         ),
         ('/* "a" */ größe >= 2', [("name", "größe"), ("mark", ">="), ("number", "2")]),
         ("x'41' || N'b'", [("text", "41"), ("mark", "||"), ("unread", "N'b'")]),
+        ("a =:b", [("name", "a"), ("mark", "="), ("unread", ":b")]),
+        (
+            "a[1:b]",
+            [
+                ("name", "a"),
+                ("mark", "["),
+                ("number", "1"),
+                ("mark", ":"),
+                ("name", "b"),
+                ("mark", "]"),
+            ],
+        ),
+        ("a::int", [("name", "a"), ("mark", "::"), ("name", "int")]),
         ("$$a$$ $t$ 'b' $t$", [("unread", "$$a$$"), ("unread", "$t$ 'b' $t$")]),
         ("a'b'", [("name", "a"), ("text", "b")]),
         ("'\\' \"a\"", [("text", "\\"), ("double", "a")]),
@@ -222,7 +235,9 @@ def test_a_name_in_backquotes_that_is_no_column_says_what_was_meant(snapshot):
         assert "double quotes" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["N'val'", "$$val$$", "R'val'", "b'val'", "?", "$1"])
+@pytest.mark.parametrize(
+    "text", ["N'val'", "$$val$$", "R'val'", "b'val'", "?", "$1", ":x"]
+)
 def test_text_that_stops_lances_planner_is_refused(snapshot, text):
     with pytest.raises(SourceError, match="planner stops"):
         snapshot.check_filter(f"Split = {text}")

@@ -51,6 +51,13 @@ LOST = [
 ]
 # Nanoseconds end in the year 2262.
 LOST = [case for case in LOST if getattr(case[0], "unit", "") != "ns" or case[1] == 1]
+ZONED = [pa.timestamp("ns", "Asia/Tokyo"), pa.timestamp("ns", "America/Lima")]
+LOST += [
+    *((kind, sign * (2**63 - 1), "python_col") for kind in ZONED for sign in (1, -1)),
+    *((kind, sign * (2**63 - 1), "pandas") for kind in ZONED for sign in (1, -1)),
+    *((pa.date64(), number, "python_col") for number in (-1, 1, DAY * 1000 - 1)),
+    *((pa.date64(), number, "pandas") for number in (-1, 1, DAY * 1000 - 1)),
+]
 
 
 @pytest.mark.parametrize(("kind", "number", "form"), LOST)
@@ -83,6 +90,8 @@ def _whole(kind):
         (pa.timestamp("us"), -62_135_596_800 * 10**6, datetime.datetime.min),
         (pa.date32(), 2_932_896, datetime.date.max),
         (pa.date32(), -719_162, datetime.date.min),
+        (pa.date64(), 2_932_896 * DAY * 1000, datetime.date.max),
+        (pa.date64(), -719_162 * DAY * 1000, datetime.date.min),
         (pa.time32("s"), DAY - 1, datetime.time(23, 59, 59)),
         (pa.time64("ns"), 1000, datetime.time(0, 0, 0, 1)),
         (pa.duration("s"), 999_999_999 * DAY, datetime.timedelta(999_999_999)),

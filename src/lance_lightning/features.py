@@ -7,7 +7,7 @@ features of `datasets` (images, sound, classes, arrays) as text beside them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lance_lightning.types import ConfigError, listed
@@ -78,7 +78,7 @@ def class_names(schema: Any, column: str) -> list[str]:
     found = _inside(feature_at(features, column))
     if isinstance(found, Mapping) and found.get("_type") == "ClassLabel":
         return list(found["names"])
-    named = [name for name in features if _names_classes(features[name])]
+    named = list(_with_class_names(features))
     raise ConfigError(
         f"the table does not say what the classes of column {column!r} are called; "
         f"columns with class names: {listed(named)}. They are what a ClassLabel of "
@@ -86,9 +86,16 @@ def class_names(schema: Any, column: str) -> list[str]:
     )
 
 
-def _names_classes(feature: Any) -> bool:
-    found = _inside(feature)
-    return isinstance(found, Mapping) and found.get("_type") == "ClassLabel"
+def _with_class_names(features: Any, parent: str = "") -> Iterator[str]:
+    """Yield the columns, and the fields of structs, that have class names."""
+    for name, feature in features.items():
+        found = _inside(feature)
+        if not isinstance(found, Mapping):
+            continue
+        if found.get("_type") == "ClassLabel":
+            yield parent + name
+        elif "_type" not in found:
+            yield from _with_class_names(found, f"{parent}{name}.")
 
 
 def _inside(feature: Any) -> Any:

@@ -63,7 +63,9 @@ def explained(
         yield
     except LanceLightningError:
         raise
-    except caught as error:
+    except BaseException as error:
+        if not isinstance(error, caught) and not is_panic(error):
+            raise
         # Lance appends the places in its own source files.
         reason = re.sub(r",? \S+\.rs:\d+:\d+", "", str(error))
         shown = reason
@@ -72,6 +74,15 @@ def explained(
         # A traceback would print the original, secret and all.
         cause = error if shown == reason else None
         raise SourceError(f"{doing} failed: {shown}; {_told(remedy)}") from cause
+
+
+def is_panic(error: BaseException) -> bool:
+    """Tell whether Rust code stopped at a fault of its own, as at a damaged file.
+
+    pyo3 raises it as a ``pyo3_runtime.PanicException``, which is no `Exception` and
+    cannot be imported.
+    """
+    return type(error).__name__ == "PanicException"
 
 
 def _told(remedy: str | Callable[[], str]) -> str:

@@ -22,7 +22,8 @@ from lance_lightning.types import SourceError, listed
 _TOKEN = re.compile(
     r"""
     (?P<space> \s+ | --[^\n]* | /\*.*?\*/ )
-  | (?P<unread> [nNrRbB]'(?:[^']|'')*' | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ | \$\d+ | \? )
+  | (?P<unread> [nNrRbB]'(?:[^']|'')*' | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$
+      | \$\d+ | \? | (?<![\w\]):`"']):[^\W\d]\w* )
   | (?P<text> [xX]?'(?:[^']|'')*' )
   | (?P<double> "(?:[^"]|"")*" )
   | (?P<quoted> `(?:[^`]|``)*` )

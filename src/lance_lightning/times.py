@@ -97,7 +97,7 @@ def _bounds(kind: pa.DataType, library: Library) -> tuple[int, int, int]:
         per_day = 1 if types.is_date32(kind) else _DAY * 1000
         if library == "polars":
             return -_INT64, _INT64 - 1, 1
-        return _FIRST * per_day, (_LAST + 1) * per_day - 1, 1
+        return _FIRST * per_day, _LAST * per_day, per_day
     second = _PER_SECOND[kind.unit]
     if types.is_time(kind):
         step = 1000 if kind.unit == "ns" and library != "polars" else 1
@@ -105,15 +105,21 @@ def _bounds(kind: pa.DataType, library: Library) -> tuple[int, int, int]:
     if library == "polars":  # which has no unit of seconds
         most = (_INT64 - 1) // (1000 if kind.unit == "s" else 1)
         return -most, most, 1
+    zone = _DAY * second if _has_hours(kind) else 0  # what a zone's hours may add
     if library == "pandas" or kind.unit == "ns":
         # The lowest number is how pandas writes a null.
-        return 1 - _INT64, _INT64 - 1, _step_of_nanoseconds(kind.unit, library)
+        most = _INT64 - 1 - zone
+        return -most, most, _step_of_nanoseconds(kind.unit, library)
     if types.is_duration(kind):
         day = _DAY * second
         return max(-_LONGEST * day, -_INT64), min(_LONGEST * day, _INT64 - 1), 1
-    zone = _DAY * second if kind.tz else 0  # what a zone's hours may add
     first = _FIRST * _DAY * second + zone
     return first, (_LAST + 1) * _DAY * second - 1 - zone, 1
+
+
+def _has_hours(kind: pa.DataType) -> bool:
+    """Tell whether times are shown some hours earlier or later than they are kept."""
+    return pa.types.is_timestamp(kind) and kind.tz not in (None, "UTC")
 
 
 def _step_of_nanoseconds(unit: str, library: Library) -> int:

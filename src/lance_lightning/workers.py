@@ -79,6 +79,10 @@ class Workers:
         self._window_bytes = WINDOW_BYTES if free is None else min(WINDOW_BYTES, free)
         self._requests = WindowRequests(reader, self._window_bytes)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The workers that run belong to this process.
+        return {**self.__dict__, "_dataloader": None, "_answers": None}
+
     def answers(self, requests: Requests) -> Iterator[Any]:
         """Yield what the workers make of windows, in order.
 
