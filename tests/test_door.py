@@ -159,11 +159,17 @@ def test_a_damaged_file_is_named_where_lance_panics(tmp_path):
         data = path.read_bytes()
         half = len(data) // 2
         path.write_bytes(data[:half] + random.bytes(len(data) - half))
+    said = []
     for start in range(0, 4000, 500):
         rows = list(range(start, start + 500, 7))
-        with pytest.raises(SourceError, match="a file is damaged") as caught:
+        try:  # rows that lie before what is damaged can be read
             read_table(table, "reading", lambda found, rows=rows: found.take(rows))
-        assert f"{uri}, version 1 failed: " in str(caught.value)
+        except SourceError as error:
+            said.append(str(error))
+    assert said
+    for each in said:
+        assert f"{uri}, version 1 failed: " in each
+        assert "a file is damaged" in each
 
 
 def test_every_way_to_read_goes_through_the_door(uri, tmp_path):
