@@ -56,6 +56,7 @@ ORDER = [
     "formats",
     "display",
     "gather",
+    "held_blocks",
     "transport",
     "batch_pickler",
     "sent_batches",

@@ -30,7 +30,8 @@ from problem_batches import (
 )
 
 from lance_lightning import LanceDataModule, Sequential, TransformError, WorkerError
-from lance_lightning.sent_batches import MOST_HELD, OWN_BLOCKS, Held, Message
+from lance_lightning.held_blocks import MOST_HELD, Held
+from lance_lightning.sent_batches import OWN_BLOCKS, Message
 from lance_lightning.transport import SharedPool
 
 Pair = namedtuple("Pair", ["a", "b"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 
 import lance
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from lance_lightning import LanceDataModule, Sequential, Shuffle
 from lance_lightning.fetch import Threads, in_order, read_windows
 from lance_lightning.gather import BufferPool
+from lance_lightning.held_blocks import MOST_HELD, Held
 from lance_lightning.layout import ordered
 from lance_lightning.transport import PackedBatch, SharedPool, pack
 
@@ -58,7 +60,7 @@ def test_a_batch_crosses_as_it_was(uri, names, rows):
     offsets = np.random.default_rng(0).permutation(ROWS)[:rows]
     batch = read(uri, SharedPool(), offsets, names)
     expected = lance.dataset(uri).to_table(columns=names).take(offsets)
-    crossed = received(pack(batch, SharedPool())).unpack(BufferPool())
+    crossed = received(pack(batch, SharedPool())).unpack(BufferPool(), Held())
     assert crossed.to_pylist() == batch.to_pylist() == expected.to_pylist()
     assert crossed.schema == batch.schema
 
@@ -66,7 +68,7 @@ def test_a_batch_crosses_as_it_was(uri, names, rows):
 def test_rows_of_fixed_width_cross_without_a_copy(uri):
     pool = SharedPool()
     batch = read(uri, pool, np.array([5, 3, 8]), ["id", "vector"])
-    crossed = received(pack(batch, pool)).unpack(BufferPool())
+    crossed = received(pack(batch, pool)).unpack(BufferPool(), Held())
     for one, other in zip(batch.columns, crossed.columns, strict=True):
         assert one.buffers()[-1].address == other.buffers()[-1].address
 
@@ -84,7 +86,7 @@ def test_memory_is_used_again_once_nobody_holds_it(uri):
     del batch
     # The worker has dropped it, but it is on its way.
     assert address(read(uri, pool, offsets, ["id", "text"])) != first
-    kept = received(packed).unpack(BufferPool()).slice(90)
+    kept = received(packed).unpack(BufferPool(), Held()).slice(90)
     del packed
     gc.collect()
     assert address(read(uri, pool, offsets, ["id", "text"])) != first
@@ -92,6 +94,27 @@ def test_memory_is_used_again_once_nobody_holds_it(uri):
     del kept
     gc.collect()
     assert address(read(uri, pool, offsets, ["id", "text"])) == first
+
+
+def test_labels_kept_beside_text_take_a_bounded_number_of_descriptors(uri):
+    pool, private, held = SharedPool(), BufferPool(), Held()
+    before = len(os.listdir("/proc/self/fd"))
+    kept = []
+    for start in range(0, 60 * 50, 50):
+        offsets = np.arange(start, start + 50)[::-1]
+        packed = pack(read(uri, pool, offsets, ["id", "text"]), pool)
+        kept.append(received(packed).unpack(private, held).column("id"))
+    ids = np.concatenate([np.asarray(each)[::-1] for each in kept])
+    assert np.array_equal(ids, np.arange(60 * 50))
+    gc.collect()
+    # The pool keeps some to use again; every column has had one of its own in both
+    # processes, which are one here.
+    blocks = [block for blocks in pool._blocks.values() for block in blocks]
+    assert len(os.listdir("/proc/self/fd")) - before <= len(blocks) + MOST_HELD
+    assert held.count == MOST_HELD // 2  # small ones leave room
+    del kept
+    gc.collect()
+    assert held.count == 0
 
 
 @pytest.mark.parametrize(

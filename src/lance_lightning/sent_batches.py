@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import weakref
 from collections.abc import Iterator
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
@@ -21,12 +20,11 @@ import torch
 from lance_lightning.batch_pickler import BatchPickler
 from lance_lightning.batches import pinned
 from lance_lightning.gather import ALIGNMENT
-from lance_lightning.transport import SharedPool, received_values
+from lance_lightning.held_blocks import LARGE_BYTES, Held
+from lance_lightning.transport import SharedPool, looked_into, received_values
 
 INLINE_BYTES = 256 << 10  # so many go through the pipe faster than in a block
-OWN_BLOCK_BYTES = 1 << 20  # a value of this size is not copied by the main process
 OWN_BLOCKS = 8  # in a message; each takes a file descriptor
-MOST_HELD = 16  # blocks that the batches of the main process may look into
 
 Array = np.ndarray[Any, Any]
 
@@ -43,25 +41,6 @@ class Place(NamedTuple):
     block: int
     start: int
     size: int
-
-
-class Held:
-    """The blocks that the main process's batches look into: a bounded number.
-
-    Whoever keeps every batch would otherwise fill the shared memory and run out of
-    file descriptors.
-    """
-
-    def __init__(self) -> None:
-        self._blocks: list[weakref.ref[Array]] = []
-
-    def take(self, block: Array) -> bool:
-        """Count a block until it is gone; False where there are too many."""
-        self._blocks = [each for each in self._blocks if each() is not None]
-        if len(self._blocks) >= MOST_HELD:
-            return False
-        self._blocks.append(weakref.ref(block))
-        return True
 
 
 class SentBatches:
@@ -114,8 +93,7 @@ class SentBatches:
         if place.block:
             self._blocks[place.block] = None  # it is this value's only
             if held.take(block):
-                # A slice of the array would outlive it: its base is what it is of.
-                return _bytes(torch.from_numpy(block).numpy(), place)
+                return _bytes(looked_into(block), place)
         return _bytes(block, place).copy()
 
 
@@ -184,7 +162,7 @@ class Message:
             OSError: There are too few file descriptors.
         """
         values = [value for batch in self._batches for value in batch]
-        large = [n for n, value in enumerate(values) if len(value) >= OWN_BLOCK_BYTES]
+        large = [n for n, value in enumerate(values) if len(value) >= LARGE_BYTES]
         large.sort(key=lambda number: len(values[number]), reverse=True)
         sizes = [0, *(len(values[number]) for number in large[:OWN_BLOCKS])]
         blocks = {number: at for at, number in enumerate(large[:OWN_BLOCKS], 1)}

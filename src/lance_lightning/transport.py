@@ -14,12 +14,11 @@ import pyarrow as pa
 import torch
 
 from lance_lightning.gather import ALIGNMENT, BufferPool, Pool, memories, padded
+from lance_lightning.held_blocks import SHARED_MEMORY, Held
 from lance_lightning.layout import Layout
 from lance_lightning.types import WorkerError
 
 Array = np.ndarray[Any, Any]
-
-SHARED_MEMORY = "/dev/shm"
 
 _HEAD = ALIGNMENT  # its first byte says whether the main process looks at the block
 # A block is an open file in both processes. The largest columns of a window have one
@@ -175,7 +174,7 @@ class PackedBatch:
     Args:
         schema: Of the batch.
         rows: Rows of the batch.
-        blocks: The memory.
+        blocks: The memory: tensors where it is sent or pinned, arrays once received.
         places: Where each column lies in it.
     """
 
@@ -183,7 +182,7 @@ class PackedBatch:
         self,
         schema: pa.Schema,
         rows: int,
-        blocks: Sequence[torch.Tensor],
+        blocks: Sequence[Array | torch.Tensor],
         places: Sequence[_Place],
     ) -> None:
         self._schema = schema
@@ -199,30 +198,42 @@ class PackedBatch:
         blocks: list[torch.Tensor] = []
         places: list[_Place] = []
         for place in self._places:
-            column = self._blocks[place.block][place.start : place.start + place.size]
+            column = self._memory(place)
             places.append(replace(place, block=len(blocks), start=0, shared=False))
-            blocks.append(column.pin_memory())
+            blocks.append(torch.from_numpy(column).pin_memory())
         return PackedBatch(self._schema, self._rows, blocks, places)
 
-    def unpack(self, pool: Pool) -> pa.RecordBatch:
+    def unpack(self, pool: Pool, held: Held) -> pa.RecordBatch:
         """Return the batch: a column with a block of its own without a copy.
 
         One that shares its block is copied out: what is kept of it would keep the
-        others, and their shared memory.
+        others, and their shared memory. So is one of a block that is one too many.
 
         Args:
             pool: Where the memory of the copies comes from.
+            held: The blocks that are looked into.
         """
         columns = []
         for number, place in enumerate(self._places):
-            memory = self._blocks[place.block].numpy()
-            memory = memory[place.start : place.start + place.size]
+            memory = self._memory(place)
             data = pa.py_buffer(memory)
-            if place.shared:
+            if place.shared or not self._may_look_into(place, held):
                 copy, data = pool.take(place.size, number)
                 copy[:] = memory
             columns.append(self._column(self._schema.types[number], data, place))
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _memory(self, place: _Place) -> Array:
+        block = self._blocks[place.block]
+        if isinstance(block, torch.Tensor):
+            memory = block.numpy()
+        else:
+            memory = looked_into(block)
+        return memory[place.start : place.start + place.size]
+
+    def _may_look_into(self, place: _Place, held: Held) -> bool:
+        block = self._blocks[place.block]
+        return isinstance(block, torch.Tensor) or held.take(block)
 
     def _column(self, type_: pa.DataType, data: pa.Buffer, place: _Place) -> pa.Array:
         if place.streamed:
@@ -239,17 +250,21 @@ def _received(
     places: Sequence[_Place],
 ) -> PackedBatch:
     """Rebuild a batch in the main process; the last to drop it frees the blocks."""
-    return PackedBatch(schema, rows, [_watched(block) for block in blocks], places)
-
-
-def _watched(block: torch.Tensor) -> torch.Tensor:
-    """Return a block that says so when nothing looks at it any more."""
-    return torch.from_numpy(_lent(block, 0))
+    return PackedBatch(schema, rows, [_lent(block, 0) for block in blocks], places)
 
 
 def received_values(block: torch.Tensor) -> Array:
     """Return the values in a block; once the array is gone the block is free."""
     return _lent(block, _HEAD)
+
+
+def looked_into(block: Array) -> Array:
+    """Return a block's bytes, whose slices keep the block.
+
+    A slice of the array itself would outlive it: its base is what the array is of.
+    """
+    looked: Array = torch.from_numpy(block).numpy()
+    return looked
 
 
 def _lent(block: torch.Tensor, start: int) -> Array:

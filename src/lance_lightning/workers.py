@@ -21,17 +21,17 @@ from torch.utils.data import DataLoader, Dataset
 from lance_lightning.fetch import Threads
 from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.grid import Request, Requests
+from lance_lightning.held_blocks import SHARED_MEMORY, Held
 from lance_lightning.layout import ordered
 from lance_lightning.reader import WINDOW_BYTES, Reader, Rows, Window
 from lance_lightning.row_sizes import Seen
 from lance_lightning.sent_batches import (
-    Held,
     Message,
     PinnedBatches,
     Sendable,
     SentBatches,
 )
-from lance_lightning.transport import SHARED_MEMORY, SharedPool, pack
+from lance_lightning.transport import SharedPool, pack
 from lance_lightning.types import ConfigError, WorkerError
 from lance_lightning.window_requests import WindowRequests
 
@@ -115,7 +115,11 @@ class Workers:
                 else:
                     # Only the user's functions ask for offsets; they ran in the worker.
                     yield Window(
-                        sent.unpack(self._pool), epoch, first, sizes, NO_OFFSETS
+                        sent.unpack(self._pool, self._held),
+                        epoch,
+                        first,
+                        sizes,
+                        NO_OFFSETS,
                     )
                 del sent  # its memory serves the next window
 
