@@ -11,6 +11,7 @@ import numpy as np
 
 SHARED_MEMORY = "/dev/shm"
 LARGE_BYTES = 1 << 20  # of a value that is worth a block of its own, not to be copied
+MUCH_FREE_BYTES = 1 << 30
 MOST_HELD = 16  # blocks that the batches of the main process may look into
 
 Array = np.ndarray[Any, Any]
@@ -26,6 +27,9 @@ class Held:
     def __init__(self) -> None:
         self._blocks: list[weakref.ref[Array]] = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_blocks": []}  # a copy of a loader has no batches yet
+
     @property
     def count(self) -> int:
         """How many there are."""
@@ -39,14 +43,18 @@ class Held:
         """
         self._blocks = [each for each in self._blocks if each() is not None]
         most = MOST_HELD if len(block) >= LARGE_BYTES else MOST_HELD // 2
-        if len(self._blocks) >= most or _is_short(len(block)):
+        if len(self._blocks) >= most or memory_is_short():
             return False
         self._blocks.append(weakref.ref(block))
         return True
 
 
-def _is_short(size: int) -> bool:
-    """Return whether there is no free shared memory for as much again."""
+def memory_is_short() -> bool:
+    """Return whether shared memory should not be kept for later.
+
+    That is where less than half of it is free, unless that half is much.
+    """
     with contextlib.suppress(OSError):  # not Linux
-        return shutil.disk_usage(SHARED_MEMORY).free < size
+        total, _, free = shutil.disk_usage(SHARED_MEMORY)
+        return free < min(total // 2, MUCH_FREE_BYTES)
     return False

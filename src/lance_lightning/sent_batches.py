@@ -21,7 +21,12 @@ from lance_lightning.batch_pickler import BatchPickler
 from lance_lightning.batches import pinned
 from lance_lightning.gather import ALIGNMENT
 from lance_lightning.held_blocks import LARGE_BYTES, Held
-from lance_lightning.transport import SharedPool, looked_into, received_values
+from lance_lightning.shared_pool import (
+    SharedMemoryFullError,
+    SharedPool,
+    looked_into,
+    received_values,
+)
 
 INLINE_BYTES = 256 << 10  # so many go through the pipe faster than in a block
 OWN_BLOCKS = 8  # in a message; each takes a file descriptor
@@ -141,6 +146,10 @@ class Message:
     def __init__(self, pool: SharedPool) -> None:
         self._pool = pool
         self._batches: list[list[Array]] = []  # the pickle, then what is outside of it
+        self._sizes: list[int] = []  # bytes of each batch
+
+    def __len__(self) -> int:
+        return len(self._batches)
 
     def add(self, batch: Any) -> None:
         """Pickle a batch.
@@ -153,14 +162,36 @@ class Message:
         BatchPickler(stream, values).dump(batch)
         pickled = np.frombuffer(stream.getbuffer(), np.uint8)
         self._batches.append([pickled, *values])
+        self._sizes.append(sum(map(len, self._batches[-1])))
+
+    def would_pass(self, limit: int) -> bool:
+        """Return whether one more as large as the largest would pass a limit."""
+        return sum(self._sizes) + max(self._sizes, default=0) > limit
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of all batches."""
+        return sum(self._sizes)
 
     def finish(self) -> Sendable:
-        """Return all batches, in shared memory but for a few bytes.
+        """Return the batches, in shared memory but for a few bytes.
+
+        Where that is full they are the first ones only, and one is waited for.
 
         Raises:
             WorkerError: There is too little shared memory.
             OSError: There are too few file descriptors.
         """
+        while True:
+            try:
+                return self._shared(wait=len(self) == 1)
+            except SharedMemoryFullError:
+                if len(self) == 1:
+                    raise
+                half = len(self) // 2
+                del self._batches[half:], self._sizes[half:]
+
+    def _shared(self, *, wait: bool) -> Sendable:
         values = [value for batch in self._batches for value in batch]
         large = [n for n, value in enumerate(values) if len(value) >= LARGE_BYTES]
         large.sort(key=lambda number: len(values[number]), reverse=True)
@@ -172,7 +203,7 @@ class Message:
             places.append(Place(block, 0 if block else sizes[0], len(value)))
             if not block:
                 sizes[0] += -(-len(value) // ALIGNMENT) * ALIGNMENT
-        with self._pool.blocks(sizes[sizes[0] <= INLINE_BYTES :]) as shared:
+        with self._pool.blocks(sizes[sizes[0] <= INLINE_BYTES :], wait=wait) as shared:
             memories = [block.values for block in shared]
             tensors: list[Any] = [block.tensor for block in shared]
             if sizes[0] <= INLINE_BYTES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -21,9 +22,17 @@ class WindowRequests:
     Args:
         reader: What the workers read.
         most_bytes: Of a window, where the width of a row varies.
+        most_sent: Bytes that a worker may send at once.
+        batch_bytes: Of the rows of a batch, about.
     """
 
-    def __init__(self, reader: Reader, most_bytes: int) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        most_bytes: int,
+        most_sent: int = sys.maxsize,
+        batch_bytes: int = 1,
+    ) -> None:
         self._reader = reader
         self._limit = min(reader.window_bytes, most_bytes)
         # What a sampler of others draws is drawn here alone: in another process it
@@ -32,12 +41,21 @@ class WindowRequests:
         shard = reader.stream.shard
         rows = -(-shard.num_rows_of_rank // max(1, shard.num_batches))
         self._batch_rows = max(1, rows)
+        self._most_sent = most_sent
+        self._most_batches = max(1, most_sent // max(1, batch_bytes))
+        self._only_one = False
         self._pending: Iterable[Request] = ()
         self._asked: deque[Request] = deque()
 
-    def begin(self, windows: Iterable[Request]) -> None:
-        """Let these be the windows that the next iteration asks for."""
+    def begin(self, windows: Iterable[Request], *, only_one: bool = False) -> None:
+        """Let these be the windows that the next iteration asks for.
+
+        Args:
+            windows: The windows.
+            only_one: Ask once only, for a first batch: all memory is for that.
+        """
         self._pending = windows
+        self._only_one = only_one
 
     def __iter__(self) -> Iterator[Request | Rows]:
         self._asked.clear()
@@ -47,6 +65,8 @@ class WindowRequests:
                 self._asked.append((epoch, first, stop))
                 rows = self._reader.rows
                 yield rows(epoch, first, stop) if self._draws else (epoch, first, stop)
+                if self._only_one:
+                    return
                 first = stop
 
     def answered(self, seen: Seen | None) -> Request:
@@ -55,8 +75,25 @@ class WindowRequests:
             self._reader.row_sizes.learn(seen)
         return self._asked.popleft()
 
+    def learn_sent(self, batches: int, num_bytes: int, *, is_full: bool) -> None:
+        """Learn from the batches that a worker sent.
+
+        Args:
+            batches: How many.
+            num_bytes: Their bytes; 0 where the worker did not cut them.
+            is_full: Whether it sent no more since memory is short.
+        """
+        if is_full:
+            self._most_batches = max(1, batches)
+            self._most_sent = min(self._most_sent, num_bytes or self._most_sent)
+        elif num_bytes and 2 * num_bytes <= self._most_sent:
+            self._most_batches = max(self._most_batches, 2 * batches)
+
     def _batches_at_once(self, batches: int) -> int:
         """Return how many of some batches to ask for at once."""
+        if self._only_one:
+            return 1
+        batches = min(batches, self._most_batches)
         row_sizes = self._reader.row_sizes
         if row_sizes is None:
             return batches

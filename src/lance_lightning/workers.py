@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import multiprocessing
-import os
-import pickle
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from lance_lightning.fetch import Threads
-from lance_lightning.gather import BufferPool, Pool
+from lance_lightning.gather import BufferPool
 from lance_lightning.grid import Request, Requests
 from lance_lightning.held_blocks import SHARED_MEMORY, Held
-from lance_lightning.layout import ordered
-from lance_lightning.reader import WINDOW_BYTES, Reader, Rows, Window
-from lance_lightning.row_sizes import Seen
+from lance_lightning.reader import WINDOW_BYTES, Reader, Window
 from lance_lightning.sent_batches import (
-    Message,
     PinnedBatches,
-    Sendable,
     SentBatches,
 )
-from lance_lightning.transport import SharedPool, pack
 from lance_lightning.types import ConfigError, WorkerError
 from lance_lightning.window_requests import WindowRequests
+from lance_lightning.worker_process import AnsweredWindows, Start
 
 # A server forks the workers of the second; it has imported nothing and reads nothing.
 START_METHODS = ("spawn", "forkserver")
 # How torch begins when a worker, or the thread that pins, does not answer.
 FAILED = ("DataLoader worker (pid", "DataLoader timed out", "Pin memory thread")
-# Rows of each batch, what was found of the rows where their width varies, and the rows.
-Answer = tuple[list[int], Seen | None, Sendable]
 NO_OFFSETS = np.empty(0, dtype=np.int64)
 
 
@@ -75,9 +63,12 @@ class Workers:
         self._dataloader: DataLoader[Any] | None = None
         self._pool = BufferPool()
         self._answers: Iterator[Any] | None = None
-        free = self._check_shared_memory(windows.most_batches())
-        self._window_bytes = WINDOW_BYTES if free is None else min(WINDOW_BYTES, free)
-        self._requests = WindowRequests(reader, self._window_bytes)
+        self._batch_bytes = self._bytes_of_batch()
+        self._most_sent = self._check_shared_memory()
+        self._window_bytes = min(WINDOW_BYTES, self._most_sent)
+        self._requests = WindowRequests(
+            reader, self._window_bytes, self._most_sent, self._batch_bytes
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # The workers that run belong to this process.
@@ -87,17 +78,19 @@ class Workers:
         """Yield what the workers make of windows, in order.
 
         That is the batches where the workers cut them, else the `Window` as it was
-        read. Where the rows of a window turn out large a worker answers with its first
-        batches only. What was asked for after them is dropped then, and is asked for
-        again by what is known now: kept until the rest has come, it would take up
-        memory.
+        read. Where the rows of a window turn out large, or what the user's functions
+        make of them, a worker answers with its first batches only. What was asked for
+        after them is dropped then, and is asked for again by what is known now: kept
+        until the rest has come, it would take up memory. A worker that gets no memory
+        at all is asked again while the others are asked for nothing.
 
         Raises:
             WorkerError: A worker ended by itself or took too long.
             TransformError: A batch could not be sent.
         """
+        only_one = False
         while requests.start < requests.stop:
-            self._requests.begin(requests)
+            self._requests.begin(requests, only_one=only_one)
             self._answers = mine = self._begin()
             number = id(mine)
             del mine
@@ -105,10 +98,16 @@ class Workers:
             while is_whole and requests.start < requests.stop:
                 if self._answers is None or id(self._answers) != number:
                     return
-                sizes, seen, sent = self._next()
+                sizes, seen, sent, num_bytes, is_full = self._next()
                 epoch, first, last = self._requests.answered(seen)
+                self._requests.learn_sent(len(sizes), num_bytes, is_full=is_full)
+                if not sizes and only_one:
+                    raise sent
                 end = first + len(sizes)
-                is_whole = end == last
+                is_whole = end == last and not only_one
+                only_one = not sizes
+                if only_one:
+                    break
                 requests = replace(requests, start=end)
                 if self._reader.cuts_batches:
                     yield self._batches(sent, (epoch, first, end))
@@ -180,10 +179,10 @@ class Workers:
             "generator": torch.Generator(),
             "multiprocessing_context": START_METHODS[0],
             **self._options,
-            "worker_init_fn": _Start(self._options.get("worker_init_fn")),
+            "worker_init_fn": Start(self._options.get("worker_init_fn")),
         }
         return DataLoader(
-            _Windows(self._reader, self._window_bytes),
+            AnsweredWindows(self._reader, self._window_bytes, self._most_sent),
             batch_size=None,
             sampler=self._requests,
             num_workers=self._num_workers,
@@ -191,157 +190,42 @@ class Workers:
             **options,
         )
 
-    def _check_shared_memory(self, batches: int) -> int | None:
+    def _bytes_of_batch(self) -> int:
+        """Return the bytes that the rows of a batch take, about."""
+        shard = self._reader.stream.shard
+        rows = -(-shard.num_rows_of_rank // max(1, shard.num_batches))
+        return rows * self._reader.sent_row_bytes()
+
+    def _check_shared_memory(self) -> int:
         """Hold what the workers can take against what there is.
 
-        Shared memory that runs out kills a worker with a bus error; a plain
-        container has 64 MB of it.
+        A plain container has 64 MB of it. What the user's functions return is not
+        known yet, so of those no more than one batch is asked for.
 
         Returns:
-            The bytes that a window can take; None where that is not known.
+            The bytes that a worker may send at once.
         """
         try:
             free = shutil.disk_usage(SHARED_MEMORY).free
         except OSError:  # not Linux
-            return None
-        shard = self._reader.stream.shard
-        rows = -(-shard.num_rows_of_rank // max(1, shard.num_batches))
-        window = batches * rows * self._reader.sent_row_bytes()
+            return sys.maxsize
         ahead = self._options.get("prefetch_factor") or 2
-        # One more is in use, and the one before it may not be gone yet; what is text
-        # differs from window to window, and blocks are rounded up.
+        # One more is in use, and the one before it may not be gone yet.
         at_once = ahead * self._num_workers + 2
-        need = window * at_once * 5 // 4
+        need = self._batch_bytes
+        if not self._reader.cuts_batches:
+            need *= at_once
         if need > free:
             mb = 1 << 20
             raise ConfigError(
                 f"{self._num_workers} workers can hold {need // mb} MB of rows in "
-                f"shared memory ({window // mb} MB a window, {ahead} windows ahead "
-                f"each), and {SHARED_MEMORY} has {free // mb} MB free: give the "
+                f"shared memory ({self._batch_bytes // mb} MB a batch, {ahead} "
+                f"ahead each), and {SHARED_MEMORY} has {free // mb} MB free: give the "
                 "container more (docker run --shm-size=8g), or use num_workers=0, "
                 "fewer workers or fewer columns"
             )
+        # What is text differs from window to window, and blocks are rounded up.
         return max(1, free * 4 // 5 // at_once)
-
-
-class _Windows(Dataset[Any]):
-    """What a worker holds: it answers a request with one window.
-
-    Args:
-        reader: What it reads.
-        most_bytes: Of a window, where the width of a row varies.
-    """
-
-    def __init__(self, reader: Reader, most_bytes: int) -> None:
-        self._reader: Reader | None = reader
-        self._most_bytes = most_bytes
-        self._pickled = b""
-        self._begin()
-
-    def _begin(self) -> None:
-        self._threads = Threads()
-        self._private = BufferPool()
-        self._shared = SharedPool()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The reader stays pickled until it is asked for: an error then crosses to the
-        # main process, where one at the start of a worker would only end it.
-        pickled = bytes(ForkingPickler.dumps(self._reader))
-        return {"_pickled": pickled, "_most_bytes": self._most_bytes}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._reader, self._pickled = None, state["_pickled"]
-        self._most_bytes = state["_most_bytes"]
-        self._begin()
-
-    def __getitem__(self, request: Request | Rows) -> Answer:
-        with _errors_that_cross():
-            return self._answer(request)
-
-    def _answer(self, request: Request | Rows) -> Answer:
-        reader = self._reader = self._reader or self._unpickled()
-        rows = request if isinstance(request, Rows) else reader.rows(*request)
-        pool: Pool = self._private if reader.cuts_batches else self._shared
-        limit = self._most_bytes
-        window, seen = reader.read_first(rows, pool, self._threads, limit)
-        sizes = list(window.sizes)
-        if reader.cuts_batches:
-            return sizes, seen, self._cut(reader, window)
-        return sizes, seen, Sendable(pack(ordered(window.data), self._shared))
-
-    def _cut(self, reader: Reader, window: Window) -> Sendable:
-        message = Message(self._shared)
-        parts = map(reader.convert, reader.parts(window))
-        batches = itertools.chain.from_iterable(map(reader.batches, parts))
-        for at, batch in enumerate(batches):
-            try:
-                message.add(batch)
-            except Exception as error:
-                raise reader.not_sent(reader.place(window, at), error) from error
-        try:
-            return message.finish()
-        except Exception as error:
-            raise reader.not_sent(reader.place(window, 0), error) from error
-
-    def _unpickled(self) -> Reader:
-        try:
-            reader: Reader = ForkingPickler.loads(self._pickled)
-        except Exception as error:
-            raise WorkerError(
-                f"a worker cannot load what it was sent ({type(error).__name__}: "
-                f"{error}): your functions and what they hold must be importable "
-                "there, from a module and not from under a script's "
-                '`if __name__ == "__main__":`; or use num_workers=0'
-            ) from error
-        return reader
-
-
-class _Start:
-    """What a worker does first.
-
-    Args:
-        then: The user's ``worker_init_fn``.
-    """
-
-    def __init__(self, then: Callable[[int], Any] | None) -> None:
-        self._then = then
-
-    def __call__(self, worker: int) -> None:
-        end_with_parent()
-        if self._then is not None:
-            with _errors_that_cross():
-                self._then(worker)
-
-
-@contextlib.contextmanager
-def _errors_that_cross() -> Iterator[None]:
-    """Raise an error of a class that can be pickled: torch sends the class along."""
-    try:
-        yield
-    except Exception as error:
-        try:
-            pickle.dumps(type(error))
-        except Exception:
-            name = type(error).__qualname__
-            raise WorkerError(f"a worker raised {name}: {error}") from error
-        raise
-
-
-def end_with_parent() -> None:
-    """End this worker as soon as its parent ends, however that does.
-
-    torch's worker asks who its parent is when it begins to work; if the parent ended
-    before, it would wait forever.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:  # not a worker
-        return
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, name="lance_lightning_parent", daemon=True).start()
 
 
 def _as_it_is(value: Any) -> Any:
