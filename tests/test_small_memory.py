@@ -101,20 +101,19 @@ def run(uri: str, load: str) -> subprocess.CompletedProcess:
     )
 
 
-SLOW = ("plain", "grown", "kept", "validated", "resumed")
+LOADS = ("images", "plain", "grown", "kept", "validated", "resumed")
 
 
 @needs_mounts
-@pytest.mark.parametrize(
-    "load",
-    ["images", *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("load", LOADS)
 def test_an_epoch_is_read_with_little_shared_memory(uri, load):
     done = run(uri, load)
     assert done.stdout.endswith("ok\n"), done.stderr[-3000:]
 
 
 @needs_mounts
+@pytest.mark.slow
 def test_a_batch_larger_than_shared_memory_is_an_error_that_names_it(uri):
     done = run(uri, "too_large")
     assert "TransformError: a batch cannot be sent from a worker" in done.stderr
