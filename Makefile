@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 BARE := .venv-wheel
+# In two processes, however many cores there are: many tests start processes themselves.
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=worksteal
 BENCH := .venv-bench/bin/python
 BENCH_READY := .venv-bench/.ready
 
@@ -28,10 +30,10 @@ demo: $(READY)  ## train a classifier of digits through Hydra, and test it
 	@$(BIN)/python examples/train.py trainer.enable_progress_bar=false
 
 test: $(READY)  ## run the tests
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(PYTEST) $(PYTEST_ARGS)
 
 test-slow: $(READY)  ## run the tests that take minutes
-	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	@$(PYTEST) -m slow $(PYTEST_ARGS)
 
 # In an environment of its own with nothing but the wheel and what it asks for, and in a
 # folder from which the checkout cannot be imported.
