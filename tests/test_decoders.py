@@ -294,9 +294,9 @@ def test_shared_memory_is_held_against_the_decoded_size(tmp_path, monkeypatch):
     uri = write_images(tmp_path / "t.lance", images)
     data = LanceDataModule(uri, decoders="image", batch_size=8, num_workers=2)
     assert data.train_dataloader().reader.row_bytes < 10_000
-    usage = shutil.disk_usage(tmp_path)._replace(free=20 << 20)
+    usage = shutil.disk_usage(tmp_path)._replace(free=5 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ConfigError, match=r"shared memory \(5 MB a window"):
+    with pytest.raises(ConfigError, match=r"shared memory \(5 MB a batch"):
         data.train_dataloader()
 
 
