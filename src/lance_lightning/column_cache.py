@@ -103,8 +103,7 @@ class CachedRows:
                     continue
                 arrays = [taken(column, rows) for column in batch.columns]
                 piece = pa.Table.from_batches([batch_of(arrays, batch.schema)])
-                sizes.saw(piece)
-                held += int(piece.nbytes)
+                held += sizes.saw(piece)
                 if done < len(at) and overflows(held):
                     raise WindowOverflow
                 gather.put(piece, own)

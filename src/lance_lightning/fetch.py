@@ -357,8 +357,7 @@ def read_windows(
         in_flight,
     ):
         if sizes is not None:
-            sizes.saw(table)
-            held += int(table.nbytes)
+            held += sizes.saw(table)
             if not last and overflows(held):
                 raise WindowOverflow
             held = 0 if last else held

@@ -24,7 +24,7 @@ from lance_lightning.fills import check_fill
 from lance_lightning.sql import sql_name
 from lance_lightning.tensors import Layout, layout_of
 from lance_lightning.times import Library, refuse_times
-from lance_lightning.types import DataError
+from lance_lightning.types import DataError, is_panic
 
 
 def _to_polars(batch: pa.RecordBatch) -> Any:
@@ -205,8 +205,7 @@ def refuse_unmade(name: str, field: pa.Field) -> None:
     try:
         FROM_ARROW[name](empty)
     except BaseException as error:
-        # polars' PanicException is no `Exception`.
-        if isinstance(error, KeyboardInterrupt | SystemExit):
+        if not isinstance(error, Exception) and not is_panic(error):  # polars' own
             raise
         why = f"{name} cannot be made of it ({error})"
         raise unsupported(field.name, field.type, why) from error

@@ -118,6 +118,12 @@ class Stream:
         follows = order is None or getattr(order, "reads_in_table_order", False)
         return self.plan.sorted and bool(follows)
 
+    @property
+    def batch_rows(self) -> int:
+        """Rows of a batch of this replica, about."""
+        shard = self.shard
+        return max(1, -(-shard.num_rows_of_rank // max(1, shard.num_batches)))
+
     def begin(self, epoch: int) -> None:
         """Settle an epoch's order where that is not a function of numbers.
 
@@ -640,7 +646,7 @@ def window_grid(
             functions may have made them much larger than the rows: read fewer.
     """
     shard, sampler = stream.shard, stream.sampler
-    rows = max(1, -(-shard.num_rows_of_rank // max(1, shard.num_batches)))
+    rows = stream.batch_rows
     fit = max(1, WINDOW_BYTES // (row_bytes * rows))
     if small:
         return WindowGrid(min(fit, SMALL_WINDOW_BATCHES))

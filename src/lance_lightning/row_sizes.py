@@ -68,10 +68,12 @@ class RowSizes:
         """Rows that may be read at once after what was seen."""
         return max(FIRST_ROWS, self._seen)
 
-    def saw(self, piece: pa.Table) -> None:
-        """Learn from a piece that was read."""
+    def saw(self, piece: pa.Table) -> int:
+        """Learn from a piece that was read, and return its bytes."""
+        size = int(piece.nbytes)
         largest = max(map(largest_value, piece.columns), default=0)
-        self.learn(Seen(len(piece), int(piece.nbytes), largest))
+        self.learn(Seen(len(piece), size, largest))
+        return size
 
     def learn(self, seen: Seen) -> None:
         """Learn from rows that were read, here or in a worker."""

@@ -21,7 +21,13 @@ from lance_lightning.forks import refuse_fork
 from lance_lightning.identity import Identity, identity_of
 from lance_lightning.projection import Columns, asked_of_lance, check_filter, one
 from lance_lightning.sql import literal_hint
-from lance_lightning.types import LISTED, LanceLightningError, SourceError, listed
+from lance_lightning.types import (
+    LISTED,
+    LanceLightningError,
+    SourceError,
+    is_panic,
+    listed,
+)
 
 register_extension_types()  # before a schema is read
 
@@ -74,15 +80,6 @@ def explained(
         # A traceback would print the original, secret and all.
         cause = error if shown == reason else None
         raise SourceError(f"{doing} failed: {shown}; {_told(remedy)}") from cause
-
-
-def is_panic(error: BaseException) -> bool:
-    """Tell whether Rust code stopped at a fault of its own, as at a damaged file.
-
-    pyo3 raises it as a ``pyo3_runtime.PanicException``, which is no `Exception` and
-    cannot be imported.
-    """
-    return type(error).__name__ == "PanicException"
 
 
 def _told(remedy: str | Callable[[], str]) -> str:

@@ -149,3 +149,12 @@ def check_one_of(name: str, value: Any, options: Iterable[Any]) -> None:
     if value not in options:
         listed = ", ".join(repr(option) for option in options)
         raise ConfigError(f"{name} must be one of {listed}, got {value!r}")
+
+
+def is_panic(error: BaseException) -> bool:
+    """Tell whether Rust code stopped at a fault of its own, as at a damaged file.
+
+    pyo3 raises it as a ``pyo3_runtime.PanicException``, which is no `Exception` and
+    cannot be imported.
+    """
+    return type(error).__name__ == "PanicException"

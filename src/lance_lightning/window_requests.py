@@ -38,9 +38,7 @@ class WindowRequests:
         # What a sampler of others draws is drawn here alone: in another process it
         # could draw something else.
         self._draws = isinstance(reader.stream.sampler, DrawnOrder)
-        shard = reader.stream.shard
-        rows = -(-shard.num_rows_of_rank // max(1, shard.num_batches))
-        self._batch_rows = max(1, rows)
+        self._batch_rows = reader.stream.batch_rows
         self._most_sent = most_sent
         self._most_batches = max(1, most_sent // max(1, batch_bytes))
         self._only_one = False

@@ -17,10 +17,7 @@ from lance_lightning.gather import BufferPool
 from lance_lightning.grid import Request, Requests
 from lance_lightning.held_blocks import SHARED_MEMORY, Held
 from lance_lightning.reader import WINDOW_BYTES, Reader, Window
-from lance_lightning.sent_batches import (
-    PinnedBatches,
-    SentBatches,
-)
+from lance_lightning.sent_batches import PinnedBatches, SentBatches
 from lance_lightning.types import ConfigError, WorkerError
 from lance_lightning.window_requests import WindowRequests
 from lance_lightning.worker_process import AnsweredWindows, Start
@@ -63,7 +60,7 @@ class Workers:
         self._dataloader: DataLoader[Any] | None = None
         self._pool = BufferPool()
         self._answers: Iterator[Any] | None = None
-        self._batch_bytes = self._bytes_of_batch()
+        self._batch_bytes = reader.stream.batch_rows * reader.sent_row_bytes()
         self._most_sent = self._check_shared_memory()
         self._window_bytes = min(WINDOW_BYTES, self._most_sent)
         self._requests = WindowRequests(
@@ -189,12 +186,6 @@ class Workers:
             collate_fn=_as_it_is,
             **options,
         )
-
-    def _bytes_of_batch(self) -> int:
-        """Return the bytes that the rows of a batch take, about."""
-        shard = self._reader.stream.shard
-        rows = -(-shard.num_rows_of_rank // max(1, shard.num_batches))
-        return rows * self._reader.sent_row_bytes()
 
     def _check_shared_memory(self) -> int:
         """Hold what the workers can take against what there is.
