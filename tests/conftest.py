@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from worker_in_process import InProcessLoader
 
 
 def make_table(rows: int, start: int = 0) -> pa.Table:
@@ -36,6 +37,14 @@ def _cache_dir(tmp_path_factory, monkeypatch):
     monkeypatch.setenv(
         "LANCE_LIGHTNING_CACHE_DIR", str(tmp_path_factory.mktemp("cache"))
     )
+
+
+@pytest.fixture(params=["in process", pytest.param("spawned", marks=pytest.mark.slow)])
+def worker_kind(request, monkeypatch) -> str:
+    """What the workers of loaders are; by default none is started."""
+    if request.param == "in process":
+        monkeypatch.setattr("lance_lightning.workers.DataLoader", InProcessLoader)
+    return request.param
 
 
 @pytest.fixture

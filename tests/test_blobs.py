@@ -101,6 +101,7 @@ def test_blobs_with_a_filter_a_new_name_and_one_column_alone(dataset):
         assert sorted(found) == sorted(expected)
 
 
+@pytest.mark.usefixtures("worker_kind")
 def test_blobs_come_from_workers(dataset):
     data = module(dataset, num_workers=1, sampler=Shuffle())
     seen = {}

@@ -50,6 +50,7 @@ def rows(loader) -> list[dict]:
     return [row for batch in loader for row in batch.to_pylist()]
 
 
+@pytest.mark.usefixtures("worker_kind")
 @pytest.mark.parametrize(
     ("sampler", "num_workers"),
     [(BlockShuffle(), 0), (Shuffle(), 0), (Sequential(), 0), (Shuffle(), 1)],

@@ -51,7 +51,9 @@ def test_workers_take_all_of_torchs_options(table, tmp_path):
     loader.close()
 
 
-@pytest.mark.parametrize("kind", [str, multiprocessing.get_context])
+@pytest.mark.parametrize(
+    "kind", [str, pytest.param(multiprocessing.get_context, marks=pytest.mark.slow)]
+)
 def test_workers_of_a_forkserver_read_the_same_rows(table, kind):
     kwargs = {"multiprocessing_context": kind("forkserver")}
     options = {"transform": dict, "batch_size": 4}

@@ -112,6 +112,7 @@ def broken(tmp_path, where=5):
     return uri, ids[where]
 
 
+@pytest.mark.usefixtures("worker_kind")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_is_broken_is_named_by_column_and_row_id(tmp_path, workers):
     uri, row_id = broken(tmp_path)
@@ -229,6 +230,7 @@ def test_decoding_is_a_batch_ahead_and_not_a_window(tmp_path):
     assert len(calls) == ROWS
 
 
+@pytest.mark.usefixtures("worker_kind")
 @pytest.mark.parametrize(
     ("workers", "place"),
     [

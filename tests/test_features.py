@@ -181,6 +181,7 @@ def test_renamed_features_keep_their_meaning(uri, tmp_path):
     assert rows.shape == (5, 6)
 
 
+@pytest.mark.usefixtures("worker_kind")
 @pytest.mark.parametrize("workers", [2])
 def test_workers_decode_what_the_features_say(uri, tmp_path, workers):
     for batch in batches(

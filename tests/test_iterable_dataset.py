@@ -245,6 +245,7 @@ def test_samples_resume_at_every_sample(table):
         assert taken + [int(sample["id"]) for sample in resumed] == expected
 
 
+@pytest.mark.slow
 def test_a_restored_position_is_continued_by_workers(table):
     dataset = made(table).iterable_dataset()
     state = {**dataset.state_dict(), "batch": 5}

@@ -205,8 +205,9 @@ def test_deleted_rows_do_not_count(table):
     assert all(len(flat(epoch)) == 27 for (epoch,) in ranks)
 
 
+@pytest.mark.usefixtures("worker_kind")
 @pytest.mark.parametrize("spec", BOTH)
-def test_spawned_workers_repeat_and_drop_nothing(table, spec):
+def test_workers_repeat_and_drop_nothing(table, spec):
     alone = module(table, spec(True))
     data = module(table, spec(True), num_workers=2)
     loaders = [alone.train_dataloader(), data.train_dataloader()]

@@ -69,9 +69,20 @@ def plain(row: dict) -> dict:
     }
 
 
+@pytest.mark.usefixtures("worker_kind")
 @pytest.mark.parametrize("num_workers", WORKERS)
 @pytest.mark.parametrize("output_format", OUTPUT_FORMATS)
 def test_every_format_gives_the_tables_values(table, output_format, num_workers):
+    check_format(table, output_format, num_workers)
+
+
+@pytest.mark.parametrize("output_format", ["torch", "arrow", "pandas"])
+def test_spawned_workers_give_the_tables_values(table, output_format):
+    check_format(table, output_format, 1)
+
+
+def check_format(table, output_format, num_workers):
+    """Compare two epochs with what the table holds."""
     columns = ["id", "label", "vector", "name"]
     if output_format in ("torch_row", "torch_col"):
         columns = columns[:2]
@@ -99,6 +110,7 @@ def test_every_format_gives_the_tables_values(table, output_format, num_workers)
     data.teardown()
 
 
+@pytest.mark.usefixtures("worker_kind")
 @pytest.mark.parametrize("sampler", [BlockShuffle(4, 32), Shuffle(), Sequential()])
 def test_workers_change_nothing(table, sampler):
     orders = []
@@ -168,6 +180,7 @@ def test_two_windows_are_held_at_once_not_three(tmp_path, looks_ahead):
     assert pool.held == 0
 
 
+@pytest.mark.usefixtures("worker_kind")
 @pytest.mark.parametrize("copied", [pickle_copy, copy.deepcopy])
 def test_a_loader_whose_workers_run_can_be_copied(table, copied):
     data = LanceDataModule(table, batch_size=10, num_workers=1, columns=["id"])
@@ -284,6 +297,7 @@ def fail_on_50(batch):
     return batch
 
 
+@pytest.mark.usefixtures("worker_kind")
 @pytest.mark.parametrize("num_workers", WORKERS)
 def test_the_users_functions_run_on_every_batch(table, num_workers):
     def loader(**functions):
@@ -300,6 +314,7 @@ def test_the_users_functions_run_on_every_batch(table, num_workers):
     assert sorted(int(row["id"]) for batch in rows for row in batch) == list(range(103))
 
 
+@pytest.mark.usefixtures("worker_kind")
 def test_augmentation_is_the_same_for_any_worker_count(table):
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     seen = []
@@ -362,6 +377,7 @@ def test_reading_leaves_the_global_generators_alone(table):
         assert (before[2] == np.random.get_state()[1]).all()
 
 
+@pytest.mark.usefixtures("worker_kind")
 @pytest.mark.parametrize("num_workers", WORKERS)
 def test_a_failing_function_names_stage_batch_and_rows(table, num_workers):
     data = LanceDataModule(
@@ -427,6 +443,7 @@ def test_workers_end_with_their_loader_even_in_a_cycle(table):
         assert not multiprocessing.active_children()
 
 
+@pytest.mark.usefixtures("worker_kind")
 @pytest.mark.parametrize("num_workers", WORKERS)
 def test_lists_of_unequal_length_come_as_asked_for(tmp_path, num_workers):
     lists = [list(range(i % 5)) for i in range(40)]

@@ -260,7 +260,10 @@ def test_overfitting_validates_on_its_training_rows(runs):
     assert model.validations == [[rows for (rows,) in first]] * 3
 
 
-@pytest.mark.parametrize("kind", [LanceDataModule, SharesItsLoader])
+@pytest.mark.parametrize(
+    "kind",
+    [LanceDataModule, pytest.param(SharesItsLoader, marks=pytest.mark.slow)],
+)
 def test_a_look_takes_no_worker_from_the_run(runs, unbroken, kind):
     class Counts(Looks):
         most = 0
@@ -276,6 +279,7 @@ def test_a_look_takes_no_worker_from_the_run(runs, unbroken, kind):
     assert looks.most <= 2  # one of training, one of validation
 
 
+@pytest.mark.usefixtures("worker_kind")
 def test_a_look_at_a_validation_loader_takes_no_worker_from_it(runs):
     class Evaluates(Resumable):
         def validation_step(self, batch, batch_idx):

@@ -367,7 +367,15 @@ def test_a_run_goes_on_after_an_exception(runs, tmp_path, validation, done):
     assert len(resumed.validations) == 3 - validation
 
 
-@pytest.mark.parametrize(("before", "after"), [(0, 2), (2, 0)])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (0, 1),
+        (1, 0),
+        pytest.param(0, 2, marks=pytest.mark.slow),
+        pytest.param(2, 0, marks=pytest.mark.slow),
+    ],
+)
 def test_another_worker_count_goes_on(runs, tmp_path, before, after):
     unbroken = runs.rows(max_epochs=3)
     saver = SaveFrom(tmp_path, ("on_train_batch_end",), done={8})

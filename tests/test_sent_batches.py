@@ -325,6 +325,7 @@ def test_batches_are_pinned_one_by_one_and_an_error_waits_its_turn():
         next(batches)
 
 
+@pytest.mark.usefixtures("worker_kind")
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -175,8 +175,9 @@ def test_global_generators_and_the_sampler_itself_stay_as_they_are(table, name):
     assert getattr(sampler, "epoch", 0) == 0
 
 
+@pytest.mark.usefixtures("worker_kind")
 @pytest.mark.parametrize("name", ["RandomSampler by name", "BatchSampler", "Lance's"])
-def test_spawned_workers_draw_the_same(table, name):
+def test_workers_draw_the_same(table, name):
     loaders = [
         module(table, RANDOM[name], num_workers=workers).train_dataloader()
         for workers in (0, 2)

@@ -119,7 +119,11 @@ def test_labels_kept_beside_text_take_a_bounded_number_of_descriptors(uri):
 
 
 @pytest.mark.parametrize(
-    ("output_format", "sampler"), [("torch", Shuffle()), ("arrow", Sequential())]
+    ("output_format", "sampler"),
+    [
+        ("torch", Shuffle()),
+        pytest.param("arrow", Sequential(), marks=pytest.mark.slow),
+    ],
 )
 def test_batches_that_are_kept_are_never_written_over(
     uri, output_format, sampler, monkeypatch

@@ -624,6 +624,7 @@ def test_all_types_stand_in_one_batch(wide):
         assert seen[name] == {i: CASES[name].torch(i) for i in range(ROWS)}
 
 
+@pytest.mark.usefixtures("worker_kind")
 @pytest.mark.parametrize(
     ("output_format", "options"),
     [

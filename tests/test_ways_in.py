@@ -184,6 +184,7 @@ def test_a_checked_out_version_is_one_that_was_asked_for(table, tmp_path):
         resumed(saved, LanceDataModule(table, batch_size=16), tmp_path)
 
 
+@pytest.mark.usefixtures("worker_kind")
 def test_workers_read_a_table(table):
     data = in_order(table, num_workers=1)
     assert ids(data) == list(range(103))
@@ -423,6 +424,7 @@ def test_other_row_ids_than_the_tables_are_found_out(db, table):
         ids(in_order(Permutation.from_tables(table, foreign)))
 
 
+@pytest.mark.usefixtures("worker_kind")
 def test_a_permutation_trains_resumes_and_crosses_to_workers(table, tmp_path):
     made = permutation_builder(table).shuffle(seed=4).execute()
     permutation = Permutation.from_tables(table, made).select_columns(["id", "vector"])

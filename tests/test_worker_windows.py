@@ -88,6 +88,7 @@ def check(reader: Reader, num_workers: int, monkeypatch) -> int:
     return len(begun)
 
 
+@pytest.mark.usefixtures("worker_kind")
 def test_windows_of_workers_are_bounded_by_the_bytes_that_come(tmp_path, monkeypatch):
     reader = reader_of(tmp_path, "tail")
     reader.row_sizes.learn(SMALL)
