@@ -113,6 +113,13 @@ def test_two_processes_share_one_output_folder(cwd):
     assert {path.name for path in cwd.iterdir()} == {"cache", "data", "outputs"}
 
 
+def test_a_debug_run_tries_one_batch_and_saves_nothing(cwd):
+    out = run(cwd, "train.py", "debug=fdr", "trainer.enable_progress_bar=false")
+    assert len(accuracies(out)) == 1
+    assert "using 1 batch(es)" in out.stdout + out.stderr
+    assert not list((cwd / "outputs").rglob("*.ckpt"))
+
+
 def test_a_value_of_the_wrong_type_is_a_clear_error(cwd):
     out = run(cwd, "train.py", *QUICK, "data.batch_size=abc")
     assert out.returncode == 1

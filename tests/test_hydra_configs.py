@@ -255,6 +255,35 @@ def test_an_experiment_can_be_overridden_by_group():
     assert cfg.data.output_format == "arrow"
 
 
+DEBUG = {
+    "default": {"max_epochs": 1, "detect_anomaly": True},
+    "fdr": {"fast_dev_run": True},
+    "limit": {"max_epochs": 3, "limit_train_batches": 4, "limit_val_batches": 2},
+    "overfit": {"overfit_batches": 3},
+    "profiler": {"max_epochs": 1, "profiler": "simple"},
+}
+
+
+def test_every_debug_option_is_tested():
+    assert {path.stem for path in (RECIPES / "debug").glob("*.yaml")} == set(DEBUG)
+
+
+@pytest.mark.parametrize(("option", "settings"), DEBUG.items())
+def test_debug_options_make_a_trainer_of_one_process(option, settings):
+    chosen = ("experiment=full_shuffle", "trainer=ddp_cpu", "trainer.callbacks=null")
+    cfg = recipe(*chosen, "trainer.default_root_dir=null", f"debug={option}")
+    assert settings.items() <= cfg.trainer.items()
+    assert instantiate(cfg.data).num_workers == 0
+    assert cfg.data.sampler._target_ == "lance_lightning.Shuffle"
+    assert instantiate(cfg.trainer).world_size == 1
+
+
+def test_debug_options_leave_room_for_what_is_typed():
+    cfg = recipe("debug=limit", "trainer.max_epochs=2", "data.num_workers=1")
+    assert (cfg.trainer.max_epochs, cfg.data.num_workers) == (2, 1)
+    assert cfg.trainer.limit_train_batches == 4
+
+
 def test_shown_overrides_compose():
     with initialize_config_dir(str(RECIPES), version_base="1.3"):
         template = compose("train", return_hydra_config=True).hydra.help.template
