@@ -66,14 +66,14 @@ def test_sdist_holds_the_docs_and_whatever_they_link_to(tmp_path):
     with tarfile.open(built("sdist", tmp_path)) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     docs = {path.relative_to(REPO) for path in REPO.glob("docs/**/*") if path.is_file()}
-    docs |= {Path("README.md"), Path("CHANGELOG.md"), Path("BENCHMARKS.md")}
+    docs |= {path.relative_to(REPO) for path in REPO.glob("*.md")}
     assert {path.as_posix() for path in docs} <= held
     for page in docs:
         for link in (
             LINK.findall((REPO / page).read_text()) if page.suffix == ".md" else ()
         ):
             if "://" not in link and not link.startswith("#"):
-                path = (page.parent / link.partition("#")[0]).as_posix()
+                path = os.path.normpath(page.parent / link.partition("#")[0])
                 assert any(f"{name}/".startswith(f"{path}/") for name in held), link
 
 
