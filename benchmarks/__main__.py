@@ -53,7 +53,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--batch-size", type=int, default=256)
     add("--no-workers", action="store_true", help="leave worker processes out")
     add("--threads", type=int, default=0, help="of torch and BLAS; default: all cores")
-    add("--cpus", type=int, default=0, help="keep to so many processors (Linux)")
+    add("--cpus", type=int, default=0, help="use only that many processors (Linux)")
     add("--tables", action="store_true", help="of results.json; measure nothing")
     add("--timeout", type=int, default=180, help="seconds for one measurement")
     add("--out", type=Path, default=HERE, help="folder of results.json and charts")
@@ -110,7 +110,7 @@ def say(results: Results, workloads: Sequence[str]) -> str:
         for each in workloads
         if key_of(each, SCAN) in results
     ]
-    parts += ["## Rows a second", *found] if found else []
+    parts += ["## Rows per second", *found] if found else []
     if any(key.startswith(OTHERS) for key in results):
         parts += ["## Training, start-up, memory", other_table(results)]
     mixed = {key: one for key, one in results.items() if key.startswith("quality")}

@@ -22,7 +22,7 @@ COLUMNS = 4
 
 
 def speed_chart(results: Results, workload: str, path: Path) -> None:
-    """Draw rows a second of everything measured on one workload, in one process."""
+    """Draw rows per second of everything measured on one workload, in one process."""
     bars = []
     for case in CASES:
         one = results.get(key_of(workload, case.name), [])
@@ -40,7 +40,7 @@ def speed_chart(results: Results, workload: str, path: Path) -> None:
     axes.set_yticks(range(len(bars)), [case.name for *_, case in bars], fontsize=8)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(EngFormatter())
-    axes.set_xlabel("rows a second (logarithmic), no worker processes")
+    axes.set_xlabel("rows per second (logarithmic), no worker processes")
     axes.set_title(f"{workload}: ours blue, rivals orange, ceilings grey", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.12, y=0.01)

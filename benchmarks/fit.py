@@ -15,7 +15,7 @@ WARM_STEPS = 50
 
 
 class Constant:
-    """The same batch, so many times: training that never waits for data.
+    """The same batch, that many times: training that never waits for data.
 
     Args:
         batch: The batch.
@@ -35,7 +35,7 @@ class Constant:
 
 
 def run(constant: bool, threads: int | None = None, **arguments: Any) -> dict[str, Any]:
-    """Measure an epoch of training in rows a second.
+    """Measure an epoch of training in rows per second.
 
     Args:
         constant: Whether to train on one constant batch.

@@ -40,7 +40,7 @@ def drop_broken_torchvision(python: Path) -> None:
     """Take a torchvision away that was built for another torch.
 
     LitData and MosaicML pull it in, and torchmetrics imports it where it is. An
-    index with CPU builds of torch alone gives one that cannot be imported. Nothing
+    index with only CPU builds of torch gives one that cannot be imported. Nothing
     here decodes an image.
     """
     found = subprocess.run([python, "-c", "import torchvision"], capture_output=True)

@@ -16,7 +16,7 @@ MEMORY_ALLOWANCE = 200  # MB
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """A number and the bounds it is to lie in.
+    """A number and the bounds it has to be within.
 
     Args:
         text: What is promised.

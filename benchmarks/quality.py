@@ -2,7 +2,7 @@
 
     python -m benchmarks.quality
 
-Ours are worked out by the order functions alone; peers that have such functions
+Ours are worked out by the order functions only; peers that have such functions
 too are asked for theirs, the others read a table of ids.
 """
 

@@ -1,4 +1,4 @@
-"""Tables of what was measured, and the promises held against it."""
+"""Tables of what was measured, and the promises compared with it."""
 
 from __future__ import annotations
 

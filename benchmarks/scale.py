@@ -1,8 +1,8 @@
-"""Where a run of 10 billion rows on 1,024 ranks begins, goes on and resumes.
+"""Where a run of 10 billion rows on 1,024 ranks begins, continues and resumes.
 
     python -m benchmarks.scale
 
-By the functions for orders and shares alone; there is no such table. Both are pure
+By the functions for orders and shares only; there is no such table. Both are pure
 functions of a position, so nothing here is of the size of the table.
 """
 
@@ -30,7 +30,7 @@ from lance_lightning.world import World
 
 ROWS = 10_000_000_000
 RANKS = 1_024
-BATCH = 256  # rows a rank
+BATCH = 256  # rows per rank
 ROW_BYTES = 528
 WINDOW = 512  # batches
 SEED = 0
@@ -110,7 +110,7 @@ def _peak_mb() -> float:
 def report(result: dict[str, Any]) -> str:
     """Return the result as a Markdown table."""
     lines = [
-        f"{ROWS:,} rows of {ROW_BYTES} bytes, {RANKS:,} ranks, {BATCH} rows a rank: "
+        f"{ROWS:,} rows of {ROW_BYTES} bytes, {RANKS:,} ranks, {BATCH} rows per rank: "
         f"milliseconds, the longest of 20. A window is {WINDOW} batches. The whole "
         f"process peaked at {result['value']:.0f} MB.",
         "",

@@ -56,7 +56,7 @@ def run(
         **arguments: What `task_of` takes.
 
     Returns:
-        ``value`` in rows a second; ``whole`` if these were whole epochs, their start
+        ``value`` in rows per second; ``whole`` if these were whole epochs, their start
         included; ``exact`` if every epoch had every row once; ``first_batch_s`` from
         nothing but imports to the first batch; ``first_epoch`` the rate of the first
         epoch, from nothing but imports to its end, which is not in ``value``.

@@ -21,7 +21,7 @@ def run(bare: int = 0, **arguments: Any) -> dict[str, Any]:
     """Measure seconds from the start of the workers.
 
     Args:
-        bare: So many bare workers instead of our loader's.
+        bare: That many bare workers instead of our loader's.
         **arguments: What `task_of` takes.
     """
     if bare:

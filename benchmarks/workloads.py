@@ -1,4 +1,4 @@
-"""The rows that everybody reads, made anew wherever they are written."""
+"""The rows that everybody reads, made again wherever they are written."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ TARGET = "arr_delay"  # minutes, below 0 where the flight is early
 
 @dataclass(frozen=True)
 class Numbered:
-    """Put numbers in the place of words, before a batch becomes tensors.
+    """Put numbers in place of words, before a batch becomes tensors.
 
     A picklable object and no closure, so that worker processes can have it.
 
