@@ -125,7 +125,13 @@ def check_looks(runs, folder, done, looks, model=Resumable, **trainer):
     return seen.seen
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in list(CASES)[1:]),
+    ],
+)
 def test_a_look_from_any_hook_leaves_the_position(runs, tmp_path, name):
     seen = check_looks(runs, tmp_path, {2, 6}, Looks, **CASES[name])
     assert {hook for hook, _, _ in seen} >= set(WITHIN)
@@ -319,7 +325,10 @@ class Eager(Wrapper):
         return rest()
 
 
-@pytest.mark.parametrize(("wrapper", "done"), [(Wrapper, 6), (Wrapper, 8), (Eager, 8)])
+@pytest.mark.parametrize(
+    ("wrapper", "done"),
+    [(Wrapper, 6), pytest.param(Wrapper, 8, marks=pytest.mark.slow), (Eager, 8)],
+)
 @pytest.mark.filterwarnings("ignore:.*your dataloader is not resumable")
 def test_a_look_at_a_loader_round_ours_leaves_the_position(
     runs, tmp_path, wrapper, done

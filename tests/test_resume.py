@@ -89,20 +89,20 @@ ACCUMULATE = {"accumulate_grad_batches": 3}
 QUICK = {
     "epochs": Case(2),
     "steps": Case(None, 10),
+    "validate every 4, steps": Case(None, 10, {"val_check_interval": 4}),
+    "limit, steps": Case(None, 6, {"limit_train_batches": 4}, epoch=4),
+    "two loaders": Case(2, None, {}, TWO_LOADERS),
+    "planning": Case(2, model=Planning),
+}
+SLOW = {
     "accumulate": Case(2, None, ACCUMULATE),
     "accumulate, steps": Case(None, 3, ACCUMULATE),
     "validate twice": Case(2, None, {"val_check_interval": 0.5}),
     "validate every 4": Case(2, None, {"val_check_interval": 4}),
-    "validate every 4, steps": Case(None, 10, {"val_check_interval": 4}),
     "limit": Case(2, None, {"limit_train_batches": 4}, epoch=4),
-    "limit, steps": Case(None, 6, {"limit_train_batches": 4}, epoch=4),
     "reload": Case(2, None, {"reload_dataloaders_every_n_epochs": 1}),
-    "two loaders": Case(2, None, {}, TWO_LOADERS),
     "two loaders, steps": Case(None, 10, {}, TWO_LOADERS),
-    "planning": Case(2, model=Planning),
     "planning, steps": Case(None, 10, model=Planning),
-}
-SLOW = {
     "accumulate 4, steps": Case(None, 5, {"accumulate_grad_batches": 4}),
     "accumulate, validate twice": Case(
         3, None, ACCUMULATE | {"val_check_interval": 0.5}
