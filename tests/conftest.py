@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import lance
 import lightning as L
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from processes import EXAMPLES, run_script
 from worker_in_process import InProcessLoader
 
 
@@ -45,6 +48,14 @@ def worker_kind(request, monkeypatch) -> str:
     if request.param == "in process":
         monkeypatch.setattr("lance_lightning.workers.DataLoader", InProcessLoader)
     return request.param
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Path:
+    """A working folder of the examples, which holds `data/digits.lance`."""
+    folder = tmp_path_factory.mktemp("digits")
+    run_script(folder, EXAMPLES / "make_digits.py").check_returncode()
+    return folder
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from conftest import Recorder, flat, quiet_trainer, write_table
 from lightning.pytorch import Callback
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer import call
-from test_ddp import environment, free_port, written
+from processes import free_port, of_rank, written
 
 from lance_lightning import (
     ArrowSource,
@@ -38,9 +38,7 @@ def test_a_rank_that_asks_alone_hangs_no_other(tmp_path):
     nodes = [
         subprocess.Popen(
             [sys.executable, str(APP), "--uri", uri, "--out", str(tmp_path)],
-            env=environment(
-                MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK=str(rank)
-            ),
+            env=of_rank(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, NODE_RANK=str(rank)),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

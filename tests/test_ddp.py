@@ -2,49 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import lance
 import pytest
 from conftest import flat, make_table, write_table
-
-APP = Path(__file__).with_name("ddp_app.py")
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **more}
-
-
-def run(uri: str, out: Path, *options: str, launcher: tuple[str, ...] = ()) -> list:
-    """Run the app to its end and return what each rank wrote."""
-    out.mkdir(exist_ok=True)
-    command = [sys.executable, *launcher, str(APP), "--uri", uri, "--out", str(out)]
-    done = subprocess.run(
-        [*command, *options],
-        env=environment(MASTER_PORT=str(free_port())),
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return written(out)
-
-
-def written(out: Path) -> list:
-    return [json.loads(path.read_text()) for path in sorted(out.glob("rank-*.json"))]
+from processes import DDP_APP, fail_ranks, free_port, of_rank, run_ranks, written
 
 
 def check_rows(ranks: list, rows: int, epochs: int = 1, sanity: int = 0) -> None:
@@ -65,10 +30,10 @@ def check_rows(ranks: list, rows: int, epochs: int = 1, sanity: int = 0) -> None
     assert sum(len(seen[stage]) for stage in ("train", "val", "test")) == rows
 
 
-@pytest.mark.parametrize("rows", [103, 64])
+@pytest.mark.parametrize("rows", [103, pytest.param(64, marks=pytest.mark.slow)])
 def test_every_row_comes_once_over_two_ranks(tmp_path, rows):
     uri = write_table(tmp_path / "t.lance", rows, 30)
-    ranks = run(uri, tmp_path / "out", "--trainer", '{"max_epochs": 2}')
+    ranks = run_ranks(uri, tmp_path / "out", "--trainer", '{"max_epochs": 2}')
     assert len(ranks) == 2
     check_rows(ranks, rows, epochs=2)
 
@@ -78,8 +43,8 @@ def test_every_row_comes_once_over_two_ranks(tmp_path, rows):
 def test_a_look_before_fit_on_one_rank_moves_no_rank(tmp_path, workers):
     uri = write_table(tmp_path / "t.lance", 103, 30)
     options = "--stages=fit,test,predict", f'--module={{"num_workers": {workers}}}'
-    looked = run(uri, tmp_path / "looked", "--look-first", *options)
-    unlooked = run(uri, tmp_path / "unlooked", *options)
+    looked = run_ranks(uri, tmp_path / "looked", "--look-first", *options)
+    unlooked = run_ranks(uri, tmp_path / "unlooked", *options)
     assert [rank["seen"] for rank in looked] == [rank["seen"] for rank in unlooked]
     seen = flat(batch for rank in looked for batch in rank["seen"]["train"])
     assert len(seen) == len(set(seen)) == 62
@@ -88,15 +53,16 @@ def test_a_look_before_fit_on_one_rank_moves_no_rank(tmp_path, workers):
 @pytest.mark.slow
 def test_every_row_comes_once_with_workers(tmp_path):
     uri = write_table(tmp_path / "t.lance", 103, 30)
-    ranks = run(uri, tmp_path / "out", "--module", '{"num_workers": 1}')
+    ranks = run_ranks(uri, tmp_path / "out", "--module", '{"num_workers": 1}')
     check_rows(ranks, 103)
 
 
+@pytest.mark.slow
 def test_every_row_comes_once_under_torchrun(tmp_path):
     uri = write_table(tmp_path / "t.lance", 103, 30)
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2")
     launcher += ("--master_port", str(free_port()))
-    ranks = run(uri, tmp_path / "out", launcher=launcher)
+    ranks = run_ranks(uri, tmp_path / "out", launcher=launcher)
     assert len(ranks) == 2
     check_rows(ranks, 103)
 
@@ -108,7 +74,7 @@ def test_every_row_comes_once_under_ddp_spawn(tmp_path):
     for stage, seen in (("fit", ["train", "val"]), ("test", ["test"])):
         # A spawned model does not come back: one stage a run.
         options = ("--strategy", "ddp_spawn", "--stages", stage)
-        ranks = run(uri, out, *options)
+        ranks = run_ranks(uri, out, *options)
         assert len(ranks) == 2
         for name in seen:
             both = [flat(rank["seen"][name]) for rank in ranks]
@@ -125,11 +91,11 @@ def test_every_row_comes_once_over_two_nodes(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     port = str(free_port())
-    command = [sys.executable, str(APP), "--uri", uri, "--out", str(out)]
+    command = [sys.executable, str(DDP_APP), "--uri", uri, "--out", str(out)]
     nodes = [
         subprocess.Popen(
             [*command, "--devices", "1", "--nodes", "2"],
-            env=environment(
+            env=of_rank(
                 MASTER_ADDR="127.0.0.1",
                 MASTER_PORT=port,
                 NODE_RANK=str(rank),
@@ -146,6 +112,7 @@ def test_every_row_comes_once_over_two_nodes(tmp_path):
     check_rows(ranks, 103)
 
 
+@pytest.mark.slow
 def test_ranks_agree_on_the_version_while_the_table_grows(tmp_path):
     uri = write_table(tmp_path / "t.lance", 103, 30)
     out = tmp_path / "out"
@@ -155,11 +122,11 @@ def test_ranks_agree_on_the_version_while_the_table_grows(tmp_path):
     grow += "for i in range(2000):\n"
     grow += "    lance.write_dataset(make_table(7, 1000 + 7 * i), sys.argv[1], "
     grow += "mode='append'); time.sleep(0.01)\n"
-    writer = subprocess.Popen([sys.executable, "-c", grow, uri, str(APP.parent)])
+    writer = subprocess.Popen([sys.executable, "-c", grow, uri, str(DDP_APP.parent)])
     try:
         while lance.dataset(uri).version < 3:  # it writes
             pass
-        ranks = run(uri, out, "--stages", "fit")
+        ranks = run_ranks(uri, out, "--stages", "fit")
     finally:
         writer.kill()
         writer.wait()
@@ -183,8 +150,14 @@ def test_tensor_parallel_peers_get_the_same_rows(tmp_path, data_parallel):
     out.mkdir()
     sizes = (str(data_parallel), str(2 // data_parallel))
     subprocess.run(
-        [sys.executable, str(APP.with_name("parallel_app.py")), uri, str(out), *sizes],
-        env=environment(MASTER_PORT=str(free_port())),
+        [
+            sys.executable,
+            str(DDP_APP.with_name("parallel_app.py")),
+            uri,
+            str(out),
+            *sizes,
+        ],
+        env=of_rank(MASTER_PORT=str(free_port())),
         capture_output=True,
         timeout=200,
         check=True,
@@ -196,21 +169,6 @@ def test_tensor_parallel_peers_get_the_same_rows(tmp_path, data_parallel):
         check_rows(ranks[:1], 103)
     else:
         check_rows(ranks, 103)
-
-
-def failing(uri: str, out: Path, *options: str) -> str:
-    """Run the app, which must stop by itself, and return what it printed."""
-    out.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, str(APP), "--uri", uri, "--out", str(out), *options],
-        env=environment(MASTER_PORT=str(free_port())),
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode != 0
-    return done.stderr
 
 
 @pytest.mark.slow
@@ -225,12 +183,13 @@ def failing(uri: str, out: Path, *options: str) -> str:
 )  # fmt: skip
 def test_bad_sizes_stop_every_rank(tmp_path, module, message):
     uri = write_table(tmp_path / "t.lance", 103, 30)
-    assert message in failing(uri, tmp_path / "out", "--module", module)
+    assert message in fail_ranks(uri, tmp_path / "out", "--module", module)
 
 
+@pytest.mark.slow
 def test_forking_launcher_is_refused(tmp_path):
     uri = write_table(tmp_path / "t.lance", 103, 30)
-    said = failing(uri, tmp_path / "out", "--strategy", "ddp_fork")
+    said = fail_ranks(uri, tmp_path / "out", "--strategy", "ddp_fork")
     assert "forked" in said
     assert "ddp_spawn" in said
 

@@ -1,31 +1,16 @@
 """The example programs, run as a user runs them, on the digits."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import lance
 import pytest
+from processes import EXAMPLES, run_script
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 QUICK = ("trainer.max_epochs=1", "trainer.enable_progress_bar=false")
 
 
-def run(cwd, script, *arguments):
-    return subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *arguments],
-        cwd=cwd,
-        env={
-            **os.environ,
-            "LANCE_LIGHTNING_CACHE_DIR": str(cwd / "cache"),
-            "OMP_NUM_THREADS": "1",  # the model is too small to share out
-        },
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+def run(cwd, name, *arguments):
+    return run_script(cwd, EXAMPLES / name, *arguments)
 
 
 def accuracies(out, split="test"):
@@ -39,35 +24,28 @@ def files_under(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A working folder that holds `data/digits.lance`."""
-    folder = tmp_path_factory.mktemp("work")
-    run(folder, "make_digits.py").check_returncode()
-    return folder
-
-
 @pytest.fixture
-def cwd(folder, tmp_path):
+def cwd(digits, tmp_path):
     """A folder of its own for each run, with the digits and the plans of all."""
     for name in ("data", "cache"):
-        (folder / name).mkdir(exist_ok=True)
-        (tmp_path / name).symlink_to(folder / name)
+        (digits / name).mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(digits / name)
     return tmp_path
 
 
-def test_digits_are_written_once(folder):
-    uri = str(folder / "data" / "digits.lance")
+def test_digits_are_written_once(digits):
+    uri = str(digits / "data" / "digits.lance")
     table = lance.dataset(uri).to_table()
     assert table.num_rows == 1797
     assert sorted(table["id"].to_pylist()) == list(range(1797))
     assert set(table["label"].to_pylist()) == set(range(10))
 
-    again = run(folder, "make_digits.py")
+    again = run(digits, "make_digits.py")
     assert again.returncode == 0, again.stderr
     assert lance.dataset(uri).version == 1
 
 
+@pytest.mark.slow
 def test_training_reaches_its_accuracy_and_goes_on_from_its_checkpoint(cwd):
     out = run(cwd, "train.py", "trainer.enable_progress_bar=false")
     (accuracy,) = accuracies(out)
@@ -84,6 +62,7 @@ def test_training_reaches_its_accuracy_and_goes_on_from_its_checkpoint(cwd):
     ]
 
 
+@pytest.mark.slow
 def test_training_without_hydra_reaches_the_same_accuracy(cwd):
     out = run(cwd, "train_no_hydra.py")
     (accuracy,) = accuracies(out)
@@ -97,12 +76,14 @@ def test_sampler_and_batch_size_can_be_swept(cwd):
     assert (out.stdout + out.stderr).count("Lance data: ") == 2, "once a job"
 
 
+@pytest.mark.slow
 def test_hash_split_and_arrow_batches(cwd):
     arguments = ("data/splits=hash", "data.splits.columns=[id]")
     out = run(cwd, "train.py", *QUICK, *arguments, "data.output_format=arrow")
     assert len(accuracies(out, "val")) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_share_one_output_folder(cwd):
     out = run(cwd, "train.py", *QUICK, "trainer=ddp_cpu")
     assert len(accuracies(out)) == 1, "rank 0 alone prints"
@@ -120,6 +101,7 @@ def test_a_debug_run_tries_one_batch_and_saves_nothing(cwd):
     assert not list((cwd / "outputs").rglob("*.ckpt"))
 
 
+@pytest.mark.slow
 def test_a_value_of_the_wrong_type_is_a_clear_error(cwd):
     out = run(cwd, "train.py", *QUICK, "data.batch_size=abc")
     assert out.returncode == 1

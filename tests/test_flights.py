@@ -1,11 +1,7 @@
 """The example on flights: nulls, words and times of a real table, to tensors."""
 
 import datetime as dt
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import lance
 import numpy as np
@@ -14,32 +10,17 @@ import pytest
 from conftest import quiet_trainer
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from processes import EXAMPLES, run_script
 
-REPO = Path(__file__).parents[1]
-EXAMPLES = REPO / "examples"
+CONFIGS = EXAMPLES.parent / "configs"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A working folder that holds `data/flights.lance`."""
     folder = tmp_path_factory.mktemp("work")
-    run(folder, "make_flights.py").check_returncode()
+    run_script(folder, EXAMPLES / "make_flights.py").check_returncode()
     return folder
-
-
-def run(cwd, script, *arguments):
-    return subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *arguments],
-        cwd=cwd,
-        env={
-            **os.environ,
-            "LANCE_LIGHTNING_CACHE_DIR": str(cwd / "cache"),
-            "OMP_NUM_THREADS": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
 
 
 @pytest.fixture
@@ -49,7 +30,7 @@ def parts(folder, monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
 
     def made(*overrides):
-        with initialize_config_dir(str(REPO / "configs"), version_base="1.3"):
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             cfg = compose("flights", overrides=list(overrides))
         return instantiate(cfg.data), instantiate(cfg.model)
 
@@ -73,7 +54,7 @@ def test_every_flight_is_written_once_with_its_own_values(folder):
         }
     ]
     assert found["tailnum"].null_count == 2512
-    again = run(folder, "make_flights.py")
+    again = run_script(folder, EXAMPLES / "make_flights.py")
     assert "is there: 336776 rows" in again.stdout, again.stderr
 
 
@@ -119,10 +100,11 @@ def test_a_few_steps_train_on_the_rows_of_the_table(parts, folder, tmp_path):
         np.testing.assert_array_equal(got[name], rows[name].fill_null(value))
 
 
+@pytest.mark.slow
 def test_the_example_beats_the_mean_after_few_steps(folder):
     quick = ("trainer.enable_progress_bar=false", "+trainer.limit_train_batches=60")
     quick += ("+trainer.limit_val_batches=1",)
-    out = run(folder, "flights.py", *quick)
+    out = run_script(folder, EXAMPLES / "flights.py", *quick)
     assert out.returncode == 0, out.stderr
     (found,) = re.findall(r"test error: (\S+) .*mean delay: (\S+)", out.stdout)
     error, of_mean = map(float, found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_table
-from test_ddp import free_port
+from processes import environment, free_port
 
 CONFIG = """
 defaults:
@@ -141,7 +140,7 @@ class Project:
         return subprocess.run(
             [*command, f"out={self.folder / out}", *overrides],
             cwd=self.folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port())},
+            env=environment(MASTER_PORT=str(free_port())),
             capture_output=True,
             text=True,
             timeout=200,
@@ -174,6 +173,7 @@ def same(some, other) -> bool:
     return all(torch.equal(some[name], other[name]) for name in some)
 
 
+@pytest.mark.slow
 def test_weights_are_the_same_after_a_kill(project, unbroken):
     # Eleven steps an epoch: the second is broken off, and the last checkpoint is
     # from the step before it.

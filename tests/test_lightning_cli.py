@@ -2,10 +2,7 @@
 
 import inspect
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from conftest import Recorder
 from jsonargparse import ActionConfigFile
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from processes import EXAMPLES, run_script
 
 import lance_lightning
 from lance_lightning import ConfigError, LanceDataModule, LanceSource, RandomSplit
@@ -25,8 +23,6 @@ from lance_lightning.frozen import values_of
 
 # Lightning 2.6.6 calls what jsonargparse 4.53 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 class Model(Recorder):
@@ -55,21 +51,6 @@ trainer:
   enable_progress_bar: false
   enable_model_summary: false
 """
-
-
-def run(cwd, script, *arguments):
-    return subprocess.run(
-        [sys.executable, str(script), *arguments],
-        cwd=cwd,
-        env={
-            **os.environ,
-            "LANCE_LIGHTNING_CACHE_DIR": str(cwd / "cache"),
-            "OMP_NUM_THREADS": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
 
 
 @pytest.fixture
@@ -182,26 +163,27 @@ def test_a_wrong_value_is_a_clear_error(table, fit):
         fit({"source": table}, "--data.sampler=Shufle")
 
 
-def test_the_example_trains_and_takes_overrides(tmp_path):
-    run(tmp_path, EXAMPLES / "make_digits.py").check_returncode()
+def test_the_example_trains_and_takes_overrides(digits, tmp_path):
+    (tmp_path / "data").symlink_to(digits / "data")
     config = ("--config", str(EXAMPLES / "lightning_cli.yaml"))
     quick = ("--trainer.max_epochs=1", "--trainer.enable_progress_bar=false")
     shown = ("--data.sampler=Shuffle", "--data.batch_size=128")
     shown += ("--data.splits.ratios={train: 0.9, val: 0.1}",)
     script = EXAMPLES / "lightning_cli.py"
-    out = run(tmp_path, script, "fit", *config, *quick, *shown)
+    out = run_script(tmp_path, script, "fit", *config, *quick, *shown)
     assert out.returncode == 0, out.stderr
     assert "splits: train 1617 rows, val 180 rows" in out.stdout + out.stderr
     assert "13 steps of 128 rows" in out.stdout + out.stderr
 
 
-def test_the_example_runs_again_in_the_same_folder(tmp_path):
+@pytest.mark.slow
+def test_the_example_runs_again_in_the_same_folder(digits, tmp_path):
     """Lightning refuses to write a config.yaml over another unless it is told to."""
-    run(tmp_path, EXAMPLES / "make_digits.py").check_returncode()
+    (tmp_path / "data").symlink_to(digits / "data")
     (tmp_path / "config.yaml").write_text("of an earlier run\n")
     arguments = ("fit", "--config", str(EXAMPLES / "lightning_cli.yaml"))
     arguments += ("--trainer.max_epochs=1", "--trainer.enable_progress_bar=false")
-    out = run(tmp_path, EXAMPLES / "lightning_cli.py", *arguments)
+    out = run_script(tmp_path, EXAMPLES / "lightning_cli.py", *arguments)
     assert out.returncode == 0, out.stderr
     assert "sampler" in (tmp_path / "config.yaml").read_text()
 

@@ -196,7 +196,7 @@ SIZES = {
     ("sizes", "mode"),
     [
         (SIZES["given"], "power"),
-        (SIZES["defaulted"], "power"),
+        pytest.param(SIZES["defaulted"], "power", marks=pytest.mark.slow),
         (SIZES["global"], "binsearch"),
     ],
 )
@@ -216,7 +216,14 @@ def test_the_tuner_sets_the_batch_size(table, tmp_path, sizes, mode):
     assert model.seen["train"] == flat(orders(LanceDataModule(table, batch_size=16), 2))
 
 
-@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        pytest.param(SIZES["given"], id="given", marks=pytest.mark.slow),
+        pytest.param(SIZES["defaulted"], id="defaulted"),
+        pytest.param(SIZES["global"], id="global", marks=pytest.mark.slow),
+    ],
+)
 def test_the_batch_size_finder_sets_the_batch_size(table, tmp_path, sizes):
     finder = BatchSizeFinder(max_trials=3, steps_per_trial=2)
     data = LanceDataModule(table, stage_splits={"val": "train"}, **sizes)
@@ -232,7 +239,14 @@ def test_the_tuner_stops_at_the_size_of_the_split(table, tmp_path):
     assert tuner.scale_batch_size(Recorder(), datamodule=data, init_val=32) == 128
 
 
-@pytest.mark.parametrize("method", ["validate", "test", "predict"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "validate",
+        pytest.param("test", marks=pytest.mark.slow),
+        pytest.param("predict", marks=pytest.mark.slow),
+    ],
+)
 def test_the_tuner_scales_evaluation_too(table, tmp_path, method):
     data = LanceDataModule(table, stage_splits=ALL)
     found = Tuner(quiet_trainer(tmp_path)).scale_batch_size(

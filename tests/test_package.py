@@ -62,6 +62,7 @@ def test_wheel_holds_every_source_file_and_no_more(wheel):
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in held)
 
 
+@pytest.mark.slow
 def test_sdist_holds_the_docs_and_whatever_they_link_to(tmp_path):
     with tarfile.open(built("sdist", tmp_path)) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
@@ -105,6 +106,7 @@ def test_the_version_is_one(metadata, command):
     assert metadata["Version"] == lance_lightning.__version__
 
 
+@pytest.mark.slow
 def test_hydra_finds_the_group_from_the_wheel(wheel, tmp_path):
     site = tmp_path / "site"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]

@@ -6,8 +6,8 @@ import json
 
 import pytest
 from conftest import write_table
+from processes import fail_ranks, run_ranks
 from resuming import Runs, Saved, SaveFrom
-from test_ddp import failing, run
 
 from lance_lightning import RandomSplit, StateError
 
@@ -34,7 +34,7 @@ def unbroken(runs):
 def on_two(runs: Runs, out, *options: str, module=GLOBAL, **trainer) -> list:
     """Fit on two processes and return what each wrote."""
     options += ("--module", json.dumps(module), "--trainer", json.dumps(trainer))
-    ranks = run(runs.uri, out, "--stages", "fit", *options)
+    ranks = run_ranks(runs.uri, out, "--stages", "fit", *options)
     assert len(ranks) == 2
     return ranks
 
@@ -68,6 +68,7 @@ def test_two_processes_go_on_as_one(runs, unbroken, saved_by_two, where):
     assert [sorted(batch) for (batch,) in rows] == unbroken[saved.done :]
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_as_two(runs, unbroken, tmp_path):
     saver = SaveFrom(tmp_path, (MIDDLE[0],), done={MIDDLE[1]})
     runs.fit(callbacks=[saver], max_epochs=2)
@@ -121,7 +122,7 @@ def test_the_middle_of_an_epoch_asks_for_the_same_global_batch(runs, saved_by_tw
 def test_every_rank_stops_at_another_global_batch(runs, saved_by_two, tmp_path):
     options = ["--ckpt", str(saved_by_two[MIDDLE].path), "--stages", "fit"]
     options += ["--module", '{"batch_size": 8}', "--trainer", '{"max_epochs": 3}']
-    message = failing(runs.uri, tmp_path, *options)
+    message = fail_ranks(runs.uri, tmp_path, *options)
     assert "set global_batch_size=8" in message
 
 

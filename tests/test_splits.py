@@ -785,7 +785,15 @@ REQUESTS = {
 }
 
 
-@pytest.mark.parametrize("case", REQUESTS)
+@pytest.mark.parametrize(
+    "case",
+    [
+        "random",
+        pytest.param("random clumps", marks=pytest.mark.slow),
+        pytest.param("fixed", marks=pytest.mark.slow),
+        "hash",
+    ],
+)
 def test_this_process_and_the_child_assign_the_same_rows(tmp_path, monkeypatch, case):
     table = rows(0, 997)
     found = {}

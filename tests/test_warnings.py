@@ -195,6 +195,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_run_with_workers_warns_of_nothing(table, tmp_path):
     # A process of its own, so that what is said at its end is seen too.
     script = tmp_path / "script.py"

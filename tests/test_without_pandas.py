@@ -52,6 +52,7 @@ def read(uri, before):
     return json.loads(out.stdout)
 
 
+@pytest.mark.slow
 def test_types_of_lance_read_alike_without_pandas(tmp_path):
     rows = 5
     pixels = pa.array([[12 * i + k for k in range(12)] for i in range(rows)])
