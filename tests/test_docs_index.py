@@ -27,7 +27,7 @@ def test_the_index_names_every_page():
     index = REPO / "docs" / "index.md"
     linked = {place for place, _ in places(index)}
     for page in PAGES:
-        assert {page, *page.parents} & (linked | {index}), page
+        assert {page, *page.parents} & (linked | {index}), f"{page} is missing there"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
