@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import time
 from pathlib import Path
 
 import lance
@@ -12,6 +14,35 @@ import pytest
 import torch
 from processes import EXAMPLES, run_script
 from worker_in_process import InProcessLoader
+
+MOST_SECONDS = 10
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process and of its children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Fail a test of the default run that takes more than `MOST_SECONDS`.
+
+    It has to take that long by the clock and in CPU time. A test on a loaded machine
+    waits for its turn, which the clock counts and CPU time does not; threads that run
+    at once add up in CPU time and not by the clock. What only sleeps passes, and so
+    do fixtures: the tests of a file share theirs.
+    """
+    before, begin = cpu_seconds(), time.perf_counter()
+    result = yield
+    taken = min(cpu_seconds() - before, time.perf_counter() - begin)
+    if taken > MOST_SECONDS and item.get_closest_marker("slow") is None:
+        pytest.fail(
+            f"it took {taken:.1f} s of CPU time, and a test may take {MOST_SECONDS}: "
+            "make it smaller, or mark it as slow",
+            pytrace=False,
+        )
+    return result
 
 
 def make_table(rows: int, start: int = 0) -> pa.Table:

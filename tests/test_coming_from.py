@@ -168,6 +168,7 @@ def test_lance_dataset(run):
     assert names["inputs"] == [f"Prompt {i}" for i in IDS]
 
 
+@pytest.mark.slow
 def test_the_safe_loader(tables):
     script = tables / "safe.py"
     script.write_text(SECTIONS["SafeLanceDataset and get_safe_loader"])

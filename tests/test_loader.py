@@ -14,6 +14,14 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import flat, make_table, write_table
+from own_batches import (
+    augment,
+    double,
+    fail_on_50,
+    jitter,
+    keep_even,
+    with_a_lambda,
+)
 
 from lance_lightning import (
     BlockShuffle,
@@ -276,27 +284,6 @@ def test_a_worker_imports_neither_lightning_nor_hydra_nor_lancedb(tmp_path):
     assert done.stdout.strip() == "['torch', 'lance']"
 
 
-def double(batch):
-    return {**batch, "vector": batch["vector"] * 2}
-
-
-def keep_even(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return batch.filter(pa.compute.equal(pa.compute.bit_wise_and(batch["id"], 1), 0))
-
-
-def augment(row: dict) -> dict:
-    import random
-
-    noise = (torch.rand(()).item(), np.random.rand(), random.random())
-    return {"id": row["id"], "noise": torch.tensor(noise)}
-
-
-def fail_on_50(batch):
-    if 50 in batch["id"].tolist():
-        raise KeyError("no such class")
-    return batch
-
-
 @pytest.mark.usefixtures("worker_kind")
 @pytest.mark.parametrize("num_workers", WORKERS)
 def test_the_users_functions_run_on_every_batch(table, num_workers):
@@ -336,13 +323,6 @@ def test_augmentation_is_the_same_for_any_worker_count(table):
     assert torch.equal(seen[0], seen[2])
     assert torch.equal(before[0], torch.get_rng_state())
     assert (before[1] == np.random.get_state()[1]).all()
-
-
-def jitter(batch):
-    import random
-
-    noise = (torch.rand(()).item(), np.random.rand(), random.random())
-    return {**batch, "noise": torch.tensor(noise)}
 
 
 @pytest.mark.parametrize(
@@ -465,12 +445,10 @@ def test_lists_of_unequal_length_come_as_asked_for(tmp_path, num_workers):
     assert [found[i] for i in range(40)] == lists
 
 
-def with_a_lambda(batch):
-    return {**batch, "no": lambda: None}
-
-
 def test_a_batch_that_cannot_be_sent_is_an_error_not_a_hang(table):
     data = LanceDataModule(table, num_workers=1, transform=with_a_lambda)
-    with pytest.raises(TransformError, match="cannot be sent from a worker"):
+    with pytest.raises(TransformError, match="cannot be sent from a worker") as caught:
         next(iter(data.train_dataloader()))
+    caught.value.with_traceback(None)
+    del caught  # it holds the worker, which the garbage collector would wait for
     data.teardown()

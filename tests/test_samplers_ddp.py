@@ -15,6 +15,8 @@ from torch.utils.data import DistributedSampler
 APP = Path(__file__).with_name("sampler_app.py")
 ROWS = 103
 
+pytestmark = pytest.mark.slow  # two ranks
+
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):

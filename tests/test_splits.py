@@ -306,6 +306,7 @@ def test_a_long_build_shows_a_bar(tmp_path, monkeypatch, capfd, progress):
     assert ("/100" in capfd.readouterr().err) == progress
 
 
+@pytest.mark.slow
 def test_five_million_rows_build(tmp_path):
     """LanceDB's builder fails between 2.9M and 3.0M rows with its own limit."""
     count = 5_000_000

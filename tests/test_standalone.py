@@ -36,6 +36,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_ranks_of_torchrun_share_the_rows_without_a_trainer(tmp_path):
     import json
 

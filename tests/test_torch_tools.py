@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import flat
+from own_batches import with_worker
 from torch.utils.data import (
     DataLoader,
     TensorDataset,
     default_collate,
     default_convert,
-    get_worker_info,
 )
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 from torch.utils.data.datapipes.iter import IterableWrapper
@@ -28,12 +28,6 @@ def batches(table, **options):
     defaults = {"columns": ["id", "name"], "batch_size": 10}
     data = LanceDataModule(table, **{**defaults, **options})
     return list(data.train_dataloader())
-
-
-def with_worker(batch):
-    info = get_worker_info()
-    batch["worker"] = None if info is None else (info.id, info.num_workers)
-    return batch
 
 
 def joined(batch, *, collate_fn_map=None):
