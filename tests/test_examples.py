@@ -94,6 +94,7 @@ def test_two_processes_share_one_output_folder(cwd):
     assert {path.name for path in cwd.iterdir()} == {"cache", "data", "outputs"}
 
 
+@pytest.mark.slow
 def test_a_debug_run_tries_one_batch_and_saves_nothing(cwd):
     out = run(cwd, "train.py", "debug=fdr", "trainer.enable_progress_bar=false")
     assert len(accuracies(out)) == 1
