@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import lance
@@ -89,10 +91,39 @@ def digits(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """A folder of all tests, with a table and a cache."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="session")
+def shared_table(shared) -> str:
+    """The table of `table`, for fixtures of more than one test."""
+    return write_table(shared / "table.lance", 103, rows_per_file=30)
+
+
 @pytest.fixture
-def table(tmp_path) -> str:
-    """A table of 103 rows in files of 30: nothing divides."""
+def table(shared_table) -> Iterator[str]:
+    """A table of 103 rows in files of 30: nothing divides. No test may change it."""
+    files = sorted(Path(shared_table).rglob("*"))
+    yield shared_table
+    if sorted(Path(shared_table).rglob("*")) != files:
+        shutil.rmtree(shared_table)
+        write_table(shared_table, 103, rows_per_file=30)
+        pytest.fail("a test that changes its table asks for own_table")
+
+
+@pytest.fixture
+def own_table(tmp_path) -> str:
+    """A table like `table` that a test may change."""
     return write_table(tmp_path / "table.lance", 103, rows_per_file=30)
+
+
+@pytest.fixture
+def shared_cache(_cache_dir, shared, monkeypatch) -> None:
+    """Keep what was built for tests that do not ask where it comes from."""
+    monkeypatch.setenv("LANCE_LIGHTNING_CACHE_DIR", str(shared / "cache"))
 
 
 class Recorder(L.LightningModule):

@@ -124,19 +124,21 @@ def test_no_question_in_a_callback_is_a_collective(table, tmp_path):
     assert {"on_fit_start", "on_train_batch_start", "on_validation_end"} < asking.asked
 
 
-def test_rank_zero_proposes_what_prepare_data_pinned(table, tmp_path):
+def test_rank_zero_proposes_what_prepare_data_pinned(own_table, tmp_path):
     class Pinning(LanceDataModule):
         def prepare_data(self):
             before = self.trainer.strategy.collectives
             for ask in QUESTIONS.values():
                 ask(self)
             assert self.trainer.strategy.collectives == before
-            lance.dataset(table).delete("id < 50")
+            lance.dataset(own_table).delete("id < 50")
 
-    data = Pinning(table, splits=PARTS, batch_size=8, stage_splits={"predict": "test"})
+    data = Pinning(
+        own_table, splits=PARTS, batch_size=8, stage_splits={"predict": "test"}
+    )
     trainer = quiet_trainer(tmp_path, strategy=Counting())
     trainer.fit(Recorder(), datamodule=data)
-    assert data.snapshot().version == 1 < lance.dataset(table).version
+    assert data.snapshot().version == 1 < lance.dataset(own_table).version
     assert data.snapshot().num_rows == 103
 
 
@@ -190,8 +192,10 @@ class OfRank(Ranks):
         return decision
 
 
-def test_a_rank_keeps_its_pin_only_where_it_is_that_of_rank_zero(table, monkeypatch):
-    lance.dataset(table).delete("id = 3")
+def test_a_rank_keeps_its_pin_only_where_it_is_that_of_rank_zero(
+    own_table, monkeypatch
+):
+    lance.dataset(own_table).delete("id = 3")
     counts = []
     resolve = LanceSource.resolve
 
@@ -200,14 +204,14 @@ def test_a_rank_keeps_its_pin_only_where_it_is_that_of_rank_zero(table, monkeypa
         return resolve(self, cache_dir, version)
 
     monkeypatch.setattr(LanceSource, "resolve", resolved)
-    first = LanceDataModule(table)._tables
+    first = LanceDataModule(own_table)._tables
     first.agree(OfRank(first=True))
     assert counts == [None]  # rank 0 resolves the newest, once
-    same = LanceDataModule(table)._tables
+    same = LanceDataModule(own_table)._tables
     same.pin()
     same.agree(OfRank(first=False, proposed={"": 2}))
     assert counts == [None, None]  # it had that version already
-    other = LanceDataModule(table)._tables
+    other = LanceDataModule(own_table)._tables
     rows = other.plan("train").num_rows
     other.agree(OfRank(first=False, proposed={"": 1}))
     assert counts == [None, None, None, 1]

@@ -10,7 +10,7 @@ import torch
 from conftest import flat
 from own_batches import OwnBatch, WriteWorker, slow
 
-from lance_lightning import ConfigError, LanceDataModule
+from lance_lightning import LanceDataModule
 from lance_lightning.batches import pinned
 from lance_lightning.loader import check_dataloader_kwargs
 
@@ -78,28 +78,17 @@ def test_without_workers_options_of_workers_mean_nothing(table, tmp_path):
 
 
 def test_a_worker_that_takes_too_long_raises(table):
-    data = module(table, 1, kwargs={"timeout": 4}, transform=slow)
+    data = module(table, 1, kwargs={"timeout": 1}, transform=slow)
     loader = data.train_dataloader()
     begin = time.monotonic()
-    with pytest.raises(RuntimeError, match="timed out after 4"):
+    with pytest.raises(RuntimeError, match="timed out after 1"):
         next(iter(loader))
     loader.close()
     assert time.monotonic() - begin < 30
 
 
-@pytest.mark.parametrize("value", [False, "yes", None])
-def test_an_order_that_depends_on_the_workers_is_refused(table, value):
-    with pytest.raises(ConfigError, match=r"in_order.*which worker was faster"):
-        module(table, kwargs={"in_order": value})
-
-
 def test_an_older_torch_is_not_given_what_it_does_not_know():
     assert check_dataloader_kwargs({"in_order": True, "timeout": 3}) == {"timeout": 3}
-
-
-def test_no_automatic_batching_is_asked_of_the_module(table):
-    with pytest.raises(ConfigError, match="use its argument 'batch_size'"):
-        module(table, kwargs={"batch_size": None})
 
 
 def test_batches_of_the_users_own_type_pin_themselves():

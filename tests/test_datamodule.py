@@ -36,21 +36,7 @@ IDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """A folder of all tests here, as it takes seconds to build a split anew."""
-    return tmp_path_factory.mktemp("shared")
-
-
-@pytest.fixture(scope="module")
-def table(shared) -> str:
-    """The table of 103 rows, which no test here may change."""
-    return write_table(shared / "table.lance", 103, rows_per_file=30)
-
-
-@pytest.fixture(autouse=True)
-def _cache_dir(shared, monkeypatch):
-    monkeypatch.setenv("LANCE_LIGHTNING_CACHE_DIR", str(shared / "cache"))
+pytestmark = pytest.mark.usefixtures("shared_cache")
 
 
 class Checker(Recorder):

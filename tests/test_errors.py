@@ -11,7 +11,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from conftest import Recorder, make_table, quiet_trainer, write_table
+from conftest import Recorder, make_table, quiet_trainer
 
 from lance_lightning import (
     AllRows,
@@ -36,21 +36,7 @@ COLUMNS = "'id', 'label', 'vector', 'name'"
 STAGES = "'train', 'val', 'test', 'predict'"
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """A folder of all tests here, as it takes seconds to build a split anew."""
-    return tmp_path_factory.mktemp("shared")
-
-
-@pytest.fixture(scope="module")
-def table(shared) -> str:
-    """The table of 103 rows, which no test here may change."""
-    return write_table(shared / "table.lance", 103, rows_per_file=30)
-
-
-@pytest.fixture(autouse=True)
-def _cache_dir(shared, monkeypatch):
-    monkeypatch.setenv("LANCE_LIGHTNING_CACHE_DIR", str(shared / "cache"))
+pytestmark = pytest.mark.usefixtures("shared_cache")
 
 
 def read(source, **options) -> None:
@@ -384,6 +370,19 @@ CASES = {
         ConfigError,
         ["dataloader_kwargs['shuffle']", "use its argument 'sampler' instead"],
     ),
+    "batches that torch makes": (
+        option(dataloader_kwargs={"batch_size": None}),
+        ConfigError,
+        ["dataloader_kwargs['batch_size']", "use its argument 'batch_size' instead"],
+    ),
+    **{
+        f"an order that depends on the workers, {value!r}": (
+            option(dataloader_kwargs={"in_order": value}),
+            ConfigError,
+            [f"dataloader_kwargs['in_order'] is {value!r}", "which worker was faster"],
+        )
+        for value in (False, "yes", None)
+    },
     "options as text": (
         option(dataloader_kwargs="pin_memory"),
         ConfigError,
@@ -393,6 +392,11 @@ CASES = {
         option(dataloader_kwargs={"multiprocessing_context": 3}),
         ConfigError,
         ["multiprocessing_context must be 'spawn', 'forkserver'", "got 3"],
+    ),
+    "workers that are forked": (
+        option(dataloader_kwargs={"multiprocessing_context": "fork"}),
+        ConfigError,
+        ["multiprocessing_context is 'fork'", "do not survive a fork", "leave the"],
     ),
     "a cache that is no folder": (
         option(cache_dir="s3://bucket/cache"),

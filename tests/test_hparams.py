@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from conftest import Recorder, flat, make_table, quiet_trainer, write_table
+from conftest import Recorder, flat, make_table, quiet_trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -45,31 +45,19 @@ from lance_lightning.specs import SPECS
 SECRET = "hunter2-hunter2"
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """A folder of all tests here, as it takes seconds to build a split anew."""
-    return tmp_path_factory.mktemp("shared")
+pytestmark = pytest.mark.usefixtures("shared_cache")
 
 
 @pytest.fixture(scope="module")
-def table(shared) -> str:
-    """The table of 103 rows, which no test here may change."""
-    return write_table(shared / "table.lance", 103, rows_per_file=30)
-
-
-@pytest.fixture(scope="module")
-def permutation(shared, table) -> str:
+def permutation(tmp_path_factory, shared_table) -> str:
     """A permutation table of some of the rows, the last ones first."""
-    ids = lance.dataset(table).to_table(columns=[], with_row_id=True)["_rowid"]
+    uri = str(tmp_path_factory.mktemp("permutation") / "permutation.lance")
+    dataset = lance.dataset(shared_table)
+    ids = dataset.to_table(columns=[], with_row_id=True)["_rowid"]
     rows = {"row_id": ids.to_numpy()[::-1].astype(np.uint64)[:20]}
     rows["split_id"] = np.repeat([0, 1], [15, 5]).astype(np.uint64)
-    lance.write_dataset(pa.table(rows), str(shared / "permutation.lance"))
-    return str(shared / "permutation.lance")
-
-
-@pytest.fixture(autouse=True)
-def _cache_dir(shared, monkeypatch):
-    monkeypatch.setenv("LANCE_LIGHTNING_CACHE_DIR", str(shared / "cache"))
+    lance.write_dataset(pa.table(rows), uri)
+    return uri
 
 
 class TrainOnly(Recorder):

@@ -198,9 +198,9 @@ def test_a_filter_and_a_split_hold(table, spec, randomize):
         assert len(ranks[0][epoch]) == len(ranks[1][epoch])
 
 
-def test_deleted_rows_do_not_count(table):
-    lance.dataset(table).delete("id in (0, 31, 32, 33) or id >= 90")
-    ranks = epochs_of_ranks(lambda: module(table, ShardedFragments()), 3)
+def test_deleted_rows_do_not_count(own_table):
+    lance.dataset(own_table).delete("id in (0, 31, 32, 33) or id >= 90")
+    ranks = epochs_of_ranks(lambda: module(own_table, ShardedFragments()), 3)
     assert [flat(epoch)[0] for (epoch,) in ranks] == [1, 30, 60]
     assert all(len(flat(epoch)) == 27 for (epoch,) in ranks)
 

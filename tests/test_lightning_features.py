@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
-from conftest import Recorder, flat, quiet_trainer, write_table
+from conftest import Recorder, flat, quiet_trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, BatchSizeFinder
 from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
 from lightning.pytorch.tuner import Tuner
@@ -30,21 +30,7 @@ ROWS = 103
 ALL = {"val": "train", "test": "train", "predict": "train"}  # needs no builder
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """A folder of all tests here, as it takes seconds to build a split anew."""
-    return tmp_path_factory.mktemp("shared")
-
-
-@pytest.fixture(scope="module")
-def table(shared) -> str:
-    """The table of 103 rows, which no test here may change."""
-    return write_table(shared / "table.lance", ROWS, rows_per_file=30)
-
-
-@pytest.fixture(autouse=True)
-def _cache_dir(shared, monkeypatch):
-    monkeypatch.setenv("LANCE_LIGHTNING_CACHE_DIR", str(shared / "cache"))
+pytestmark = pytest.mark.usefixtures("shared_cache")
 
 
 def orders(data, epochs: int) -> list[list[list[int]]]:

@@ -390,11 +390,6 @@ def test_a_function_of_a_notebook_is_refused(table, monkeypatch):
         LanceDataModule(table, num_workers=1, transform=namespace["mine"])
 
 
-def test_fork_is_refused(table):
-    with pytest.raises(ConfigError, match="do not survive a fork"):
-        LanceDataModule(table, dataloader_kwargs={"multiprocessing_context": "fork"})
-
-
 def test_too_little_shared_memory_is_said_before_workers_start(table, monkeypatch):
     import shutil
 

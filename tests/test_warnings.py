@@ -12,7 +12,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from conftest import Recorder, flat, write_table
+from conftest import Recorder, flat
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.trainer.connectors.data_connector import warning_cache
 
@@ -26,12 +26,6 @@ else:
 
 REPO = Path(__file__).parents[1]
 EVERY = {"val": "train", "test": "train", "predict": "train"}
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory) -> str:
-    """The table of 103 rows, which no test here may change."""
-    return write_table(tmp_path_factory.mktemp("shared") / "table.lance", 103, 30)
 
 
 @pytest.fixture(params=[1, 8], ids=["1 core", "8 cores"])
