@@ -1,7 +1,8 @@
 """Tries the wheel where nothing but its own dependencies is installed.
 
-`make test-wheel` runs it, in an environment of its own and outside the checkout. It is
-a plain script, as there is no pytest in that environment.
+`make test-wheel` runs it, in an environment of its own and from a copy of the
+repository whose src/ is gone. It is a plain script, as there is no pytest in that
+environment.
 """
 
 from __future__ import annotations
@@ -55,12 +56,26 @@ model = Model()
 
 
 def nothing_else_is_installed():
-    """None of the extras' packages, no test tool, and none of the checkout's files."""
+    """None of the extras' packages, and no test tool."""
     for name in packages_of_extras() | {"pytest", "ruff", "mypy"}:
         module = MODULES.get(name, name.replace("-", "_"))
         assert importlib.util.find_spec(module) is None, f"{name} is installed"
-    place = importlib.util.find_spec("lance_lightning").origin
-    assert Path(place).is_relative_to(sys.prefix), place
+
+
+def no_source_file_can_be_imported():
+    """There is no src/ beside this file, and Python looks for modules nowhere else."""
+    tests = Path(__file__).resolve().parent
+    assert not (tests.parent / "src").exists()
+    folders = (sys.base_prefix, sys.prefix, tests)
+    for entry in sys.path:
+        assert any(is_within(entry, folder) for folder in folders), entry
+    for package in ("lance_lightning", "hydra_plugins.lance_lightning"):
+        place = importlib.util.find_spec(package).origin
+        assert is_within(place, sys.prefix), place
+
+
+def is_within(path, folder):
+    return Path(path).resolve().is_relative_to(Path(folder).resolve())
 
 
 def packages_of_extras():
@@ -289,6 +304,7 @@ def run(command, status=0):
 
 CHECKS = (
     nothing_else_is_installed,
+    no_source_file_can_be_imported,
     the_command_runs,
     files_are_imported,
     the_program_of_the_readme_trains,

@@ -150,17 +150,30 @@ def test_public_names_are_sorted_and_exist():
         lance_lightning.Lance  # noqa: B018
 
 
-def test_every_direct_dependency_is_pinned_within_its_range():
+def direct_dependencies():
+    extras = PROJECT["optional-dependencies"].values()
+    texts = [*PROJECT["dependencies"], *(need for needs in extras for need in needs)]
+    return [Requirement(text) for text in texts]
+
+
+def pins_of(constraints):
     pins = {}
-    for line in (REPO / "constraints.txt").read_text().splitlines():
+    for line in (REPO / constraints).read_text().splitlines():
         if line and not line.startswith("#"):
             pin = Requirement(line)
             assert re.fullmatch(r"==[^*+]+", str(pin.specifier)), line
             pins[canonicalize_name(pin.name)] = str(pin.specifier).removeprefix("==")
-    extras = PROJECT["optional-dependencies"].values()
-    for text in [
-        *PROJECT["dependencies"],
-        *(need for needs in extras for need in needs),
-    ]:
-        need = Requirement(text)
-        assert need.specifier.contains(pins[canonicalize_name(need.name)]), text
+    return pins
+
+
+def test_every_direct_dependency_is_pinned_within_its_range():
+    pins = pins_of("constraints.txt")
+    for need in direct_dependencies():
+        assert need.specifier.contains(pins[canonicalize_name(need.name)]), need
+
+
+def test_the_oldest_dependencies_are_the_lower_ends_of_the_ranges():
+    pins = pins_of("constraints-oldest.txt")
+    for need in direct_dependencies():
+        (lower,) = (part for part in need.specifier if part.operator == ">=")
+        assert pins[canonicalize_name(need.name)] == lower.version, need
