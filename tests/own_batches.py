@@ -42,6 +42,10 @@ def slow(batch):
     return batch
 
 
+def as_it_is(batch):
+    return batch
+
+
 def double(batch):
     return {**batch, "vector": batch["vector"] * 2}
 

@@ -48,6 +48,8 @@ def main() -> None:
             found[name] = model.seen["train"]
         rank = trainer.global_rank
     (out / f"rank-{rank}.json").write_text(json.dumps(found))
+    # The threads of a group that is left open can abort a process that ends.
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from own_batches import as_it_is
 from PIL import Image
 
 from lance_lightning import LanceDataModule, Sequential, Shuffle
@@ -124,17 +125,13 @@ def test_an_image_that_is_broken_is_named_by_column_and_row_id(tmp_path, workers
     data.teardown()
 
 
-def same(batch):
-    return batch
-
-
 def test_after_an_arrow_transform_the_error_names_the_batch(tmp_path):
     uri, row_id = broken(tmp_path)
     data = LanceDataModule(
         uri,
         decoders="image",
         batch_size=4,
-        arrow_transform=same,
+        arrow_transform=as_it_is,
         sampler=Sequential(),
     )
     with pytest.raises(DecodeError, match=rf"in the batch of row ids \[.*{row_id}"):
@@ -243,7 +240,7 @@ def test_decoding_is_a_batch_ahead_and_not_a_window(tmp_path):
 )
 def test_images_with_workers_and_transforms(tmp_path, workers, place):
     uri = write_images(tmp_path / "t.lance", [encoded(pixels(i)) for i in range(ROWS)])
-    options = {} if place is None else {place: same}
+    options = {} if place is None else {place: as_it_is}
     data = LanceDataModule(
         uri, decoders="image", num_workers=workers, batch_size=16, **options
     )

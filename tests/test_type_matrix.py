@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 import torch
 from lance.arrow import EncodedImageType, FixedShapeImageTensorType, bfloat16_array
+from own_batches import as_it_is
 from torch.utils.data import default_collate
 
 from lance_lightning import (
@@ -588,10 +589,6 @@ def test_nulls_of_every_type(tmp_path, name):
 # --- one table of all types ---------------------------------------------------------
 
 WIDE = [name for name, kind in READ if kind == "torch" and name != "blob_v1"]
-
-
-def as_it_is(batch):
-    return batch
 
 
 def all_of(uri, output_format, **options):

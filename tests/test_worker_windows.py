@@ -8,6 +8,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from own_batches import as_it_is
 from test_row_sizes import BOUND, ROWS, column
 
 from lance_lightning import BlockShuffle, LanceDataModule, Sequential, Shuffle
@@ -29,10 +30,6 @@ def small(monkeypatch):
     monkeypatch.setattr("lance_lightning.reader.WINDOW_BYTES", BOUND)
     monkeypatch.setattr("lance_lightning.workers.WINDOW_BYTES", BOUND)
     monkeypatch.setattr("lance_lightning.row_sizes.FIRST_ROWS", 128)
-
-
-def with_id(batch):
-    return batch
 
 
 def reader_of(tmp_path, kind: str, sampler=None, **options) -> Reader:
@@ -111,7 +108,7 @@ def test_any_sizes_come_in_order_from_workers(
 
 @pytest.mark.slow
 def test_batches_that_workers_cut_come_in_order(tmp_path, monkeypatch):
-    reader = reader_of(tmp_path, "sorted", Sequential(), arrow_transform=with_id)
+    reader = reader_of(tmp_path, "sorted", Sequential(), arrow_transform=as_it_is)
     assert reader.cuts_batches
     reader.row_sizes.learn(SMALL)
     assert check(reader, 2, monkeypatch) > 2
