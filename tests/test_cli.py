@@ -356,8 +356,10 @@ def test_an_input_can_begin_at_any_row(tmp_path, kind):
 IMPORT = "import sys; from lance_lightning.cli import main; sys.exit(main())"
 # Sends itself a signal before it notes the sixth file that is done.
 STOPPED = """
-import os, sys
+import os, signal, sys
 number, noted = int(sys.argv.pop()), []
+# A shell has what it starts in the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def stop(event, values):
     if event == "open" and str(values[0]).endswith("journal.jsonl"):
