@@ -13,9 +13,9 @@ import torch
 import torch.multiprocessing  # its reductions of sparse and other tensors
 from torch.nn import Parameter
 
-PROTOCOL = 5  # the first with values outside of the pickle
+from lance_lightning.types import Array
 
-Array = np.ndarray[Any, Any]
+PROTOCOL = 5  # the first with values outside of the pickle
 
 
 class BatchPickler(ForkingPickler):

@@ -38,13 +38,12 @@ from lance_lightning.layout import Unordered, batch_of, ordered, taken
 from lance_lightning.plan import Plan
 from lance_lightning.row_sizes import RowSizes
 from lance_lightning.snapshot import Snapshot, strip_secrets
-from lance_lightning.types import ConfigError, SourceError
+from lance_lightning.types import Array, ConfigError, SourceError
 
 CHUNK_BYTES = 8 * PIECE_BYTES
 FILE = "rows.arrow"
 LAYOUT = 1  # of the file: another one gets another name
 
-Array = np.ndarray[Any, Any]
 
 _log = logging.getLogger(__name__)
 

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lance_lightning.samplers import TrainingSplit
 from lance_lightning.transforms import check_importable
-from lance_lightning.types import ConfigError
-
-Ints = NDArray[np.int64]
+from lance_lightning.types import ConfigError, Ints
 
 
 @dataclass(frozen=True, slots=True)

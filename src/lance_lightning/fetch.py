@@ -27,7 +27,7 @@ from lance_lightning.gather import (
 )
 from lance_lightning.layout import Unordered, batch_of, ordered
 from lance_lightning.row_sizes import RowSizes
-from lance_lightning.types import DataError
+from lance_lightning.types import Array, DataError
 
 PIECE_BYTES = 5 << 20
 IN_ORDER_PIECE_BYTES = 8 << 20  # a piece is the window then: nothing lies beside it
@@ -54,7 +54,6 @@ COLUMN_BYTES = 16 << 10  # of a column, in a piece
 MANY_COLUMNS = 64
 LARGEST_PIECE_BYTES = 64 << 20
 
-Array = np.ndarray[Any, Any]
 T = TypeVar("T")
 U = TypeVar("U")
 

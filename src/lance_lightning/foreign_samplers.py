@@ -19,7 +19,6 @@ import torch
 from lance import LanceDataset
 from lance.sampler import Sampler as LanceSampler
 from lance.sampler import ShardedBatchSampler, ShardedFragmentSampler
-from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler, SequentialSampler
 from torch.utils.data import Sampler as TorchSampler
 
@@ -31,12 +30,9 @@ from lance_lightning.plan import Plan
 from lance_lightning.samplers import Sampler, Sequential, SplitSampler, TrainingSplit
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.transforms import seeded_generators
-from lance_lightning.types import ConfigError
-
-Ints = NDArray[np.int64]
+from lance_lightning.types import ROW_OFFSET, ConfigError, Ints
 
 _DRAWN, _GENERATOR = 102, 103  # what a key is for; see lance_samplers
-_ROW_OFFSET = "_rowoffset"  # Lance's own name for a row's place in the scan
 _POSITIVE = 2**63 - 1
 
 
@@ -279,7 +275,7 @@ def _draw_lance(
             lambda table: [
                 _offsets(_name(sampler), batch)
                 for batch in _fresh(sampler, epoch)(
-                    table, batch_size=rows, columns=[_ROW_OFFSET]
+                    table, batch_size=rows, columns=[ROW_OFFSET]
                 )
             ],
             caught=(OSError, pa.ArrowException),  # others can be the sampler's own
@@ -295,10 +291,10 @@ def _draw_lance(
 
 
 def _offsets(name: str, batch: Any) -> Ints:
-    if _ROW_OFFSET not in batch.schema.names:
+    if ROW_OFFSET not in batch.schema.names:
         raise ConfigError(
-            f"the sampler {name} was asked for the column {_ROW_OFFSET!r} and yields "
+            f"the sampler {name} was asked for the column {ROW_OFFSET!r} and yields "
             f"{batch.schema.names}, so its rows are not known; let it hand columns on "
             "to Lance's scanner or take"
         )
-    return np.asarray(batch[_ROW_OFFSET].to_numpy(), dtype=np.int64)
+    return np.asarray(batch[ROW_OFFSET].to_numpy(), dtype=np.int64)

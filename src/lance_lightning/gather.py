@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.layout import Layout, Unordered, batch_of, copied, taken
-from lance_lightning.types import DataError
+from lance_lightning.types import Array, DataError
 
-Array = np.ndarray[Any, Any]
 Places = slice | Array
 
 ALIGNMENT = 64  # bytes; what Arrow recommends for its buffers

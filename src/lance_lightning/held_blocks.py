@@ -7,14 +7,12 @@ import shutil
 import weakref
 from typing import Any
 
-import numpy as np
+from lance_lightning.types import Array
 
 SHARED_MEMORY = "/dev/shm"
 LARGE_BYTES = 1 << 20  # of a value that is worth a block of its own, not to be copied
 MUCH_FREE_BYTES = 1 << 30
 MOST_HELD = 16  # blocks that the batches of the main process may look into
-
-Array = np.ndarray[Any, Any]
 
 
 class Held:

@@ -12,16 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lance_lightning.frozen import spec, values_of
 from lance_lightning.order import key, keyed
 from lance_lightning.plan import Plan
 from lance_lightning.samplers import SplitSampler, TrainingSplit
 from lance_lightning.snapshot import Snapshot
-from lance_lightning.types import ConfigError, check_bool, check_seed
-
-Ints = NDArray[np.int64]
+from lance_lightning.types import ConfigError, Ints, check_bool, check_seed
 
 # What a key is for; no number of `lance_lightning.order`'s own.
 _FRAGMENTS, _BATCHES = 100, 101

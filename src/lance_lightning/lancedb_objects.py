@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.snapshot import explained, strip_secrets
-from lance_lightning.types import ROW_ID, ConfigError, SourceError
+from lance_lightning.types import ROW_ID, ROW_OFFSET, ConfigError, SourceError
 
 MEMORY_BYTES = 4 << 30  # what is copied out of an in-memory database, at most
 
@@ -263,8 +263,8 @@ def _row_ids(permutation: Any) -> Any:
     if table is None:
         if first == 0 and last is None:
             return None
-        found = base.search().select([ROW_ID, "_rowoffset"]).to_arrow()
-        ids = found.sort_by("_rowoffset")[ROW_ID].to_numpy()
+        found = base.search().select([ROW_ID, ROW_OFFSET]).to_arrow()
+        ids = found.sort_by(ROW_OFFSET)[ROW_ID].to_numpy()
         metadata = {"base_version": str(base.version)}
         if base.current_branch() is not None:
             metadata["base_branch"] = base.current_branch()

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-Array = np.ndarray[Any, Any]
+from lance_lightning.types import Array
 
 
 class Layout:

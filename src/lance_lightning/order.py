@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from lance_lightning.types import Ints
+
 _UInts = NDArray[Any]  # unsigned, of 64 bits or, where they are enough, of 32
 
 # SplitMix64: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number

@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 
 from lance_lightning.sql import Names, check_filter_sql, check_sql, quoted
-from lance_lightning.types import ROW_ID, ConfigError, SourceError, listed
+from lance_lightning.types import ROW_ID, ROW_OFFSET, ConfigError, SourceError, listed
 
 Columns = Sequence[str] | Mapping[str, str] | None
 
 # Lance's own columns, which can be asked for by name though no schema lists them.
-SYSTEM_COLUMNS = (ROW_ID, "_rowaddr", "_rowoffset")
+SYSTEM_COLUMNS = (ROW_ID, "_rowaddr", ROW_OFFSET)
 _ONLY_IN_SQL = ("_row_created_at_version", "_row_last_updated_at_version")
 
 

@@ -45,6 +45,7 @@ from lance_lightning.sql import sql_name
 from lance_lightning.transforms import BatchPlace, Transforms, make_batch
 from lance_lightning.types import (
     ROW_ID,
+    Array,
     DecodeError,
     NullError,
     TransformError,
@@ -59,7 +60,6 @@ FEW_ROWS = 8  # rows looked at before those
 SAMPLE_ROWS = 256  # rows looked at for the mean row's bytes
 DECODED_ROWS = 4  # rows decoded for the same
 
-Array = np.ndarray[Any, Any]
 T = TypeVar("T")
 U = TypeVar("U")
 

@@ -21,12 +21,11 @@ import pyarrow as pa
 from lance_lightning.identity import Identity, hex_digest, schema_digest
 from lance_lightning.projection import SYSTEM_COLUMNS
 from lance_lightning.snapshot import explained, strip_secrets
-from lance_lightning.types import DataError, SourceError
+from lance_lightning.types import ROW_OFFSET, DataError, SourceError
 
 SCHEME = "db://"
 API_KEY = "LANCEDB_API_KEY"  # LanceDB's own name
 ROWS_A_REQUEST = 8192  # the offsets go along as text, about 10 bytes each
-_OFFSET = "_rowoffset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,12 +248,12 @@ class RemoteDataset:
         """Return the query's rows sorted by offset, and their offsets."""
         asked = self.schema.names if columns is None else columns
         if isinstance(asked, Mapping):
-            wanted: Any = {**asked, _OFFSET: _OFFSET}
+            wanted: Any = {**asked, ROW_OFFSET: ROW_OFFSET}
         else:
-            wanted = list(dict.fromkeys([*asked, _OFFSET]))
+            wanted = list(dict.fromkeys([*asked, ROW_OFFSET]))
         with self._reading(what):
             found = query.select(wanted).to_arrow()
-        there = found[_OFFSET].to_numpy().astype(np.int64)
+        there = found[ROW_OFFSET].to_numpy().astype(np.int64)
         if (there[1:] < there[:-1]).any():
             order = np.argsort(there, kind="stable")
             found, there = found.take(order), there[order]
@@ -303,8 +302,8 @@ class RemoteScan:
                 stop = min(start + size, rows.stop)
                 yield self.dataset.neighbours(start, stop, self.columns)
         else:
-            found = self.dataset.all_of([_OFFSET], self.filter)
-            offsets = found[_OFFSET].to_numpy()[self._own]
+            found = self.dataset.all_of([ROW_OFFSET], self.filter)
+            offsets = found[ROW_OFFSET].to_numpy()[self._own]
             for start in range(0, len(offsets), size):
                 yield self.dataset.take(offsets[start : start + size], self.columns)
 

@@ -11,19 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lance_lightning.frozen import replace, spec, values_of
 from lance_lightning.order import block_shuffle, shuffle
 from lance_lightning.plan import Plan
 from lance_lightning.shard import BatchShard, TrainShard
-from lance_lightning.types import TOO_LARGE, ConfigError, StateError, check_int
+from lance_lightning.types import TOO_LARGE, ConfigError, Ints, StateError, check_int
 from lance_lightning.world import World
 
 if TYPE_CHECKING:  # it loads Lance; orders are numbers alone
     from lance_lightning.snapshot import Snapshot
 
-Ints = NDArray[np.int64]
 
 _BLOCK_BYTES = 64 * 1024  # neighbours up to here cost about as much as one row
 _BUFFER_BYTES = 256 * 1024**2

@@ -27,11 +27,10 @@ from lance_lightning.shared_pool import (
     looked_into,
     received_values,
 )
+from lance_lightning.types import Array
 
 INLINE_BYTES = 256 << 10  # so many go through the pipe faster than in a block
 OWN_BLOCKS = 8  # in a message; each takes a file descriptor
-
-Array = np.ndarray[Any, Any]
 
 
 class Place(NamedTuple):

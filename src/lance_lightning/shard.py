@@ -9,12 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lance_lightning.types import ConfigError, check_int
+from lance_lightning.types import ConfigError, Ints, check_int
 from lance_lightning.world import World
-
-Ints = NDArray[np.int64]
 
 
 def _check_rows(num_rows: int, world: World) -> None:

@@ -11,15 +11,12 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 from lance_lightning.gather import ALIGNMENT, BufferPool
 from lance_lightning.held_blocks import SHARED_MEMORY, memory_is_short
-from lance_lightning.types import WorkerError
-
-Array = np.ndarray[Any, Any]
+from lance_lightning.types import Array, WorkerError
 
 _HEAD = ALIGNMENT  # its first byte says whether the main process looks at the block
 # A block is an open file in both processes. The largest columns of a window have one

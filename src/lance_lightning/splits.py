@@ -51,7 +51,7 @@ from lance_lightning.door import scan_table
 from lance_lightning.plan import Plan, range_plan, save_offsets
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.split_sizes import split_sizes
-from lance_lightning.types import ConfigError, SourceError
+from lance_lightning.types import ROW_OFFSET, ConfigError, SourceError
 
 __all__ = [
     "AllRows",
@@ -74,7 +74,6 @@ _SPECS = (
     CalculatedSplit,
     PermutationSplit,
 )
-_OFFSET = "_rowoffset"  # Lance's own name for a row's place in the scan
 _META = "meta.json"
 _PATIENCE = 5.0  # seconds of building before a bar says so; lancedb needs one or two
 _log = logging.getLogger(__name__)
@@ -225,7 +224,7 @@ class _Rows:
         """Return the row offsets, ascending."""
         if self.filter is None:
             return np.arange(self.snapshot.num_rows, dtype=np.uint64)
-        parts = [batch[_OFFSET].to_numpy() for batch in self.batches([_OFFSET])]
+        parts = [batch[ROW_OFFSET].to_numpy() for batch in self.batches([ROW_OFFSET])]
         return np.sort(np.concatenate(parts or [np.empty(0, np.uint64)]))
 
 
@@ -272,7 +271,7 @@ def _check_sizes(splits: Any, num_rows: int) -> None:
 
 def _stand_in_of_columns(columns: Sequence[str], table: _Rows, scratch: Path) -> Any:
     """Write the columns of the kept rows, and return the kept rows' offsets."""
-    asked = [*columns, _OFFSET]
+    asked = [*columns, ROW_OFFSET]
     found = table.snapshot.projected_schema(asked)
     # New names, as a field of a struct keeps its dot; no metadata, which could ask
     # for another encoding. Neither is part of the hash.
@@ -283,7 +282,7 @@ def _stand_in_of_columns(columns: Sequence[str], table: _Rows, scratch: Path) ->
 
     def batches() -> Iterator[Any]:
         for batch in table.batches(asked):
-            offsets.append(batch[_OFFSET].to_numpy())
+            offsets.append(batch[ROW_OFFSET].to_numpy())
             yield pa.record_batch(batch.columns[:-1], schema=schema)
 
     write_stand_in(scratch, schema, batches())
@@ -296,17 +295,17 @@ def _calculated(splits: CalculatedSplit, table: _Rows) -> tuple[Any, Any]:
     _check_calculation(sql, table.snapshot)
     offsets = [np.empty(0, np.uint64)]
     assigned = [np.empty(0, np.uint8)]
-    for batch in table.batches({"split_id": sql, _OFFSET: _OFFSET}):
+    for batch in table.batches({"split_id": sql, ROW_OFFSET: ROW_OFFSET}):
         found = batch.column(0)
         _check_not_negative(sql, found)
         assigned.append(assigned_of(found, count))
-        offsets.append(batch[_OFFSET].to_numpy())
+        offsets.append(batch[ROW_OFFSET].to_numpy())
     return np.concatenate(offsets), np.concatenate(assigned)
 
 
 def _check_calculation(sql: str, snapshot: Snapshot) -> None:
     try:
-        asked = {"split_id": sql, _OFFSET: _OFFSET}
+        asked = {"split_id": sql, ROW_OFFSET: ROW_OFFSET}
         kind = snapshot.projected_schema(asked).types[0]
         # As a filter, to be told when it would give something else each time.
         snapshot.check_filter(f"({sql}\n) IS NOT NULL")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 
@@ -20,8 +19,7 @@ from lance_lightning.shared_pool import (
     lent_from,
     looked_into,
 )
-
-Array = np.ndarray[Any, Any]
+from lance_lightning.types import Array
 
 
 @dataclass(frozen=True, slots=True)
