@@ -14,7 +14,7 @@ from lance_lightning import (
     Shuffle,
 )
 from lance_lightning.blobs import BlobDataset, with_blobs
-from lance_lightning.types import DataError
+from lance_lightning.errors import DataError
 
 ROWS = 203
 MARK = {"lance-encoding:blob": "true"}

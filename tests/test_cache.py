@@ -12,9 +12,9 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from lance_lightning import cache
-from lance_lightning.cache import CACHE_DIR_VARIABLE, build_once, cache_dir
-from lance_lightning.types import ConfigError
+from lance_lightning import cache_folder as cache
+from lance_lightning.cache_folder import CACHE_DIR_VARIABLE, build_once, cache_dir
+from lance_lightning.errors import ConfigError
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -21,9 +21,9 @@ from conftest import make_table
 
 from lance_lightning import LanceDataModule
 from lance_lightning.cli import main
+from lance_lightning.errors import ConfigError, DataError, SourceError
 from lance_lightning.importing import _fill, import_table
 from lance_lightning.inputs import guess_format, open_input
-from lance_lightning.types import ConfigError, DataError, SourceError
 
 
 def imported(source, tmp_path, *options):

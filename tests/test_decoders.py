@@ -14,8 +14,8 @@ from PIL import Image
 
 from lance_lightning import LanceDataModule, Sequential, Shuffle
 from lance_lightning.decoders import decode_image
+from lance_lightning.errors import ConfigError, DataError, DecodeError
 from lance_lightning.formats import Format
-from lance_lightning.types import ConfigError, DataError, DecodeError
 
 ROWS = 50
 

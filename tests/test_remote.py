@@ -29,8 +29,8 @@ from lance_lightning import (
 )
 from lance_lightning import remote as remotes
 from lance_lightning import snapshot as snapshots
+from lance_lightning.errors import ConfigError, DataError, SourceError
 from lance_lightning.frozen import replace
-from lance_lightning.types import ConfigError, DataError, SourceError
 
 KEY = "planted-key-0123456789"
 ROWS = 103

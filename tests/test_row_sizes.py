@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 
 from lance_lightning import BlockShuffle, LanceDataModule, Sequential, Shuffle
+from lance_lightning.errors import ConfigError
 from lance_lightning.fetch import Threads
 from lance_lightning.gather import BufferPool
 from lance_lightning.reader import WINDOW_BYTES
 from lance_lightning.row_sizes import RowSizes, largest_value
-from lance_lightning.types import ConfigError
 
 ROWS = 4000
 LARGE = 200_000

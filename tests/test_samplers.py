@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lance_lightning.errors import ConfigError, StateError
 from lance_lightning.samplers import BlockShuffle, Sequential, Shuffle, from_state
 from lance_lightning.shard import TrainShard
-from lance_lightning.types import ConfigError, StateError
 from lance_lightning.world import World
 
 pinned = settings(derandomize=True, deadline=None, max_examples=40)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lance_lightning.errors import ConfigError
 from lance_lightning.shard import EvalShard, TrainShard
-from lance_lightning.types import ConfigError
 from lance_lightning.world import World
 
 pinned = settings(derandomize=True, deadline=None, max_examples=75)

@@ -23,6 +23,7 @@ from lancedb.permutation import Permutation, permutation_builder
 from lance_lightning import _builder, splits
 from lance_lightning._split_specs import builder_sizes
 from lance_lightning.arrow_source import ArrowSource
+from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.frozen import replace
 from lance_lightning.sources import LanceDBSource, LanceSource
 from lance_lightning.split_sizes import split_sizes
@@ -36,7 +37,6 @@ from lance_lightning.splits import (
     build_plans,
     permutation_of,
 )
-from lance_lightning.types import ConfigError, SourceError
 
 FILTER = "id % 3 != 1"
 

@@ -17,7 +17,7 @@ from lance_lightning.columns import (
     rows_of_columns,
     slice_columns,
 )
-from lance_lightning.types import ConfigError, DataError
+from lance_lightning.errors import ConfigError, DataError
 
 NUMBERS = [
     (pa.int8(), torch.int8),

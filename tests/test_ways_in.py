@@ -23,7 +23,8 @@ from lance_lightning import (
     Sequential,
 )
 from lance_lightning import lancedb_objects as objects
-from lance_lightning.types import OUTPUT_FORMATS, ConfigError, SourceError, StateError
+from lance_lightning.errors import ConfigError, SourceError, StateError
+from lance_lightning.types import OUTPUT_FORMATS
 
 
 @pytest.fixture

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from lance_lightning.arrow_source import ArrowSource
     from lance_lightning.datamodule import LanceDataModule
     from lance_lightning.dataset import LanceMapDataset
+    from lance_lightning.errors import (
+        ConfigError,
+        DataError,
+        LanceLightningError,
+        SourceError,
+        StateError,
+        TransformError,
+        WorkerError,
+    )
     from lance_lightning.iterable_dataset import LanceIterableDataset
     from lance_lightning.lance_samplers import ShardedBatches, ShardedFragments
     from lance_lightning.loader import LanceDataLoader
@@ -27,15 +36,6 @@ if TYPE_CHECKING:
         RandomSplit,
         SequentialSplit,
     )
-    from lance_lightning.types import (
-        ConfigError,
-        DataError,
-        LanceLightningError,
-        SourceError,
-        StateError,
-        TransformError,
-        WorkerError,
-    )
     from lance_lightning.world import World
 
 __version__ = "0.1.0"
@@ -45,14 +45,14 @@ _MODULES = {
     "ArrowSource": "arrow_source",
     "BlockShuffle": "samplers",
     "CalculatedSplit": "splits",
-    "ConfigError": "types",
-    "DataError": "types",
+    "ConfigError": "errors",
+    "DataError": "errors",
     "HashSplit": "splits",
     "LanceDBSource": "sources",
     "LanceDataLoader": "loader",
     "LanceDataModule": "datamodule",
     "LanceIterableDataset": "iterable_dataset",
-    "LanceLightningError": "types",
+    "LanceLightningError": "errors",
     "LanceMapDataset": "dataset",
     "LanceSource": "sources",
     "PermutationSplit": "splits",
@@ -63,10 +63,10 @@ _MODULES = {
     "ShardedBatches": "lance_samplers",
     "ShardedFragments": "lance_samplers",
     "Shuffle": "samplers",
-    "SourceError": "types",
-    "StateError": "types",
-    "TransformError": "types",
-    "WorkerError": "types",
+    "SourceError": "errors",
+    "StateError": "errors",
+    "TransformError": "errors",
+    "WorkerError": "errors",
     "World": "world",
 }
 

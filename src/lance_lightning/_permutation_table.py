@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.door import read_table, scan_table
+from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.identity import identity_of
 from lance_lightning.open_objects import as_source
 from lance_lightning.snapshot import Snapshot, strip_secrets
-from lance_lightning.types import ROW_ID, ConfigError, SourceError
+from lance_lightning.types import ROW_ID
 
 
 @dataclass(frozen=True, slots=True, eq=False)

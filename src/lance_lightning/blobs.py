@@ -13,7 +13,7 @@ from typing import Any
 import lance
 import pyarrow as pa
 
-from lance_lightning.types import DataError
+from lance_lightning.errors import DataError
 
 BLOB_KEY = b"lance-encoding:blob"  # Lance's own mark in a field's metadata
 

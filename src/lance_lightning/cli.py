@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from lance_lightning import __version__
+from lance_lightning.errors import LanceLightningError
 from lance_lightning.importing import BYTES_PER_FILE, ROWS_PER_FILE, import_table
 from lance_lightning.inputs import FORMATS
-from lance_lightning.types import LanceLightningError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from lance_lightning.errors import ConfigError, DataError, NullError
 from lance_lightning.sql import sql_name
-from lance_lightning.types import ConfigError, DataError, NullError
 
 Target = Literal["torch", "numpy"]
 RAGGED_POLICIES = ("pad", "values_offsets", "list", "nested")

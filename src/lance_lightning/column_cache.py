@@ -17,8 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.blobs import with_blobs
-from lance_lightning.cache import build_once
+from lance_lightning.cache_folder import build_once
 from lance_lightning.door import read_table
+from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.fetch import (
     PIECE_BYTES,
     VARIABLE_PIECE_BYTES,
@@ -38,7 +39,7 @@ from lance_lightning.layout import Unordered, batch_of, ordered, taken
 from lance_lightning.plan import Plan
 from lance_lightning.row_sizes import RowSizes
 from lance_lightning.snapshot import Snapshot, strip_secrets
-from lance_lightning.types import Array, ConfigError, SourceError
+from lance_lightning.types import Array
 
 CHUNK_BYTES = 8 * PIECE_BYTES
 FILE = "rows.arrow"

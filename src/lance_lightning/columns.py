@@ -42,11 +42,11 @@ from lance_lightning.encoded import (
     nested_type,
     with_shape,
 )
+from lance_lightning.errors import ConfigError, NullError
 from lance_lightning.features import array_shape, feature_at
 from lance_lightning.objects import Deferred, plan_objects, plan_texts
 from lance_lightning.ragged import Ragged, plan_lists
 from lance_lightning.tensors import plan_numbers, refuse_fractions
-from lance_lightning.types import ConfigError, NullError
 
 
 def plan_columns(

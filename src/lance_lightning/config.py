@@ -18,8 +18,10 @@ from lance_lightning.arguments import (
     stage_splits_of,
     transforms_of,
 )
-from lance_lightning.cache import cache_dir as find_cache_dir
+from lance_lightning.cache_folder import cache_dir as find_cache_dir
+from lance_lightning.checks import check_bool, check_importable, check_int, check_seed
 from lance_lightning.decoders import functions_of
+from lance_lightning.errors import ConfigError
 from lance_lightning.foreign_samplers import as_spec
 from lance_lightning.formats import Format
 from lance_lightning.loader import check_dataloader_kwargs
@@ -30,14 +32,8 @@ from lance_lightning.separate import SeparateSources
 from lance_lightning.sources import Source
 from lance_lightning.specs import SAMPLERS, SPLITS, spec_of
 from lance_lightning.splits import AllRows, Splits
-from lance_lightning.transforms import Transforms, check_importable
-from lance_lightning.types import (
-    STAGES,
-    ConfigError,
-    check_bool,
-    check_int,
-    check_seed,
-)
+from lance_lightning.transforms import Transforms
+from lance_lightning.types import STAGES
 from lance_lightning.world import World
 
 DEFAULT_BATCH_SIZE = 32  # rows per rank per step

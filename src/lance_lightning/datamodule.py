@@ -32,6 +32,7 @@ from lance_lightning.asked import (
 from lance_lightning.batches import move
 from lance_lightning.callbacks.batch_size import LogBatchSize
 from lance_lightning.callbacks.prediction import PredictedRows
+from lance_lightning.checks import check_one_of
 from lance_lightning.column_cache import CachedRows, cache_rows
 from lance_lightning.config import SHOWN, ModuleConfig
 from lance_lightning.dataset import LanceMapDataset
@@ -45,6 +46,7 @@ from lance_lightning.display import (
     text_of,
 )
 from lance_lightning.drawn import DrawnOrder
+from lance_lightning.errors import ConfigError, LanceLightningError, StateError
 from lance_lightning.features import class_names, features_of_columns
 from lance_lightning.fit_position import FitPosition
 from lance_lightning.forks import refuse_fork
@@ -93,13 +95,7 @@ from lance_lightning.state import (
 )
 from lance_lightning.trainer_loops import not_iterable, refuse_other_package
 from lance_lightning.transforms import Transforms
-from lance_lightning.types import (
-    STAGES,
-    ConfigError,
-    LanceLightningError,
-    StateError,
-    check_one_of,
-)
+from lance_lightning.types import STAGES
 from lance_lightning.world import (
     Ranks,
     World,

@@ -22,8 +22,8 @@ from lance_lightning.column import (
     unsupported,
 )
 from lance_lightning.encoded import is_list_of, parts_of_lists
+from lance_lightning.errors import DecodeError
 from lance_lightning.fills import check_fill
-from lance_lightning.types import DecodeError
 
 IMAGE = "image"
 _CHANNELS = 3

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from lance_lightning.errors import SourceError
 from lance_lightning.snapshot import (
     Snapshot,
     checked_out,
@@ -19,7 +20,6 @@ from lance_lightning.snapshot import (
     open_newest,
     strip_secrets,
 )
-from lance_lightning.types import SourceError
 
 T = TypeVar("T")
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from lance_lightning.checks import check_importable
+from lance_lightning.errors import ConfigError
 from lance_lightning.samplers import TrainingSplit
-from lance_lightning.transforms import check_importable
-from lance_lightning.types import ConfigError, Ints
+from lance_lightning.types import Ints
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lance_lightning.column import is_bytes, is_list, is_text
-from lance_lightning.types import DataError
+from lance_lightning.errors import DataError
 
 
 def is_file(arrow_type: pa.DataType) -> bool:

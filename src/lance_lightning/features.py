@@ -10,7 +10,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lance_lightning.types import ConfigError, listed
+from lance_lightning.checks import listed
+from lance_lightning.errors import ConfigError
 
 _KEY = b"huggingface"
 _FILES = ("Audio", "Video", "Pdf", "Nifti")  # encoded, and no images

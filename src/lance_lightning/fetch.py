@@ -17,6 +17,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 
+from lance_lightning.errors import DataError
 from lance_lightning.gather import (
     Places,
     Pool,
@@ -27,7 +28,7 @@ from lance_lightning.gather import (
 )
 from lance_lightning.layout import Unordered, batch_of, ordered
 from lance_lightning.row_sizes import RowSizes
-from lance_lightning.types import Array, DataError
+from lance_lightning.types import Array
 
 PIECE_BYTES = 5 << 20
 IN_ORDER_PIECE_BYTES = 8 << 20  # a piece is the window then: nothing lies beside it

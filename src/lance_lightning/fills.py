@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.column import is_bfloat16, is_bytes, is_text
-from lance_lightning.types import ConfigError
+from lance_lightning.errors import ConfigError
 
 
 def check_fill(

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lance_lightning.asked import hook_of_trainer
+from lance_lightning.errors import StateError
 from lance_lightning.loader import LanceDataLoader
 from lance_lightning.loader_iterator import LoaderIterator
 from lance_lightning.progress import FitProgress, positions_by_count
@@ -24,7 +25,6 @@ from lance_lightning.trainer_loops import (
     states_not_loaded,
     training_loaders,
 )
-from lance_lightning.types import StateError
 
 
 @dataclass(frozen=True, slots=True)

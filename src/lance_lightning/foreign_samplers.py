@@ -24,13 +24,14 @@ from torch.utils.data import Sampler as TorchSampler
 
 from lance_lightning.door import read_table
 from lance_lightning.drawn import Drawn, DrawnOrder
+from lance_lightning.errors import ConfigError
 from lance_lightning.frozen import spec
 from lance_lightning.order import key
 from lance_lightning.plan import Plan
+from lance_lightning.randomness import seeded_generators
 from lance_lightning.samplers import Sampler, Sequential, SplitSampler, TrainingSplit
 from lance_lightning.snapshot import Snapshot
-from lance_lightning.transforms import seeded_generators
-from lance_lightning.types import ROW_OFFSET, ConfigError, Ints
+from lance_lightning.types import ROW_OFFSET, Ints
 
 _DRAWN, _GENERATOR = 102, 103  # what a key is for; see lance_samplers
 _POSITIVE = 2**63 - 1

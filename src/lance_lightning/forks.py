@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from lance_lightning.types import ConfigError
+from lance_lightning.errors import ConfigError
 
 THREADS = Path("/proc/self/task")  # on Linux
 

@@ -22,7 +22,6 @@ those batches that have one.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ import torch
 
 from lance_lightning.batches import batch_size_of, collated_size
 from lance_lightning.blobs import refuse_blob
+from lance_lightning.checks import check_int, check_one_of, require
 from lance_lightning.column import (
     CAST_DTYPES,
     RAGGED_POLICIES,
@@ -58,6 +58,7 @@ from lance_lightning.columns import (
 )
 from lance_lightning.decoders import IMAGE
 from lance_lightning.encoded import is_file, is_list_of, with_bytes_of_files
+from lance_lightning.errors import ConfigError
 from lance_lightning.features import is_other_file
 from lance_lightning.frames import (
     FROM_ARROW,
@@ -69,12 +70,7 @@ from lance_lightning.frames import (
 )
 from lance_lightning.layout import Unordered, ordered
 from lance_lightning.stacked import Stacked, common_dtype, join, numbers_of
-from lance_lightning.types import (
-    OUTPUT_FORMATS,
-    ConfigError,
-    check_int,
-    check_one_of,
-)
+from lance_lightning.types import OUTPUT_FORMATS
 
 _BY_COLUMN = ("numpy", "torch")
 _STACKED = ("torch_col", "torch_row")
@@ -522,23 +518,3 @@ def _is_encoded(arrow_type: pa.DataType) -> bool:
         return _is_encoded(arrow_type.storage_type)
     one = is_bytes(arrow_type) or is_file(arrow_type)
     return one or is_list_of(arrow_type, _is_encoded)
-
-
-def require(module: str, argument: str, extra: str) -> Any:
-    """Import an optional package.
-
-    Args:
-        module: What to import.
-        argument: What needs it, for the error.
-        extra: The extra of this package that brings it.
-
-    Raises:
-        ConfigError: It is not installed; names the extra that brings it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(
-            f"{argument} needs {module}, which cannot be imported ({error}): "
-            f"pip install 'lance-lightning[{extra}]'"
-        ) from error

@@ -20,11 +20,11 @@ from lance_lightning.column import (
     unsupported,
 )
 from lance_lightning.columns import plan_field
+from lance_lightning.errors import DataError, is_panic
 from lance_lightning.fills import check_fill
 from lance_lightning.sql import sql_name
 from lance_lightning.tensors import Layout, layout_of
 from lance_lightning.times import Library, refuse_times
-from lance_lightning.types import DataError, is_panic
 
 
 def _to_polars(batch: pa.RecordBatch) -> Any:

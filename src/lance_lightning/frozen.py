@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lance_lightning.types import ConfigError
+from lance_lightning.errors import ConfigError
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform

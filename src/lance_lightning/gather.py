@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from lance_lightning.errors import DataError
 from lance_lightning.layout import Layout, Unordered, batch_of, copied, taken
-from lance_lightning.types import Array, DataError
+from lance_lightning.types import Array
 
 Places = slice | Array
 

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from lance_lightning.encoded import nested_type
+from lance_lightning.errors import ConfigError
 from lance_lightning.input_rows import Input, rows_a_batch
-from lance_lightning.types import ConfigError
 
 
 def huggingface_rows(source: Path) -> Input:

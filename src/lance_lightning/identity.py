@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lance_lightning.types import SourceError
+from lance_lightning.errors import SourceError
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,15 +19,11 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from lance.fragment import FragmentMetadata, write_fragments
 
+from lance_lightning.checks import check_int
+from lance_lightning.errors import ConfigError, LanceLightningError, SourceError
 from lance_lightning.forks import refuse_fork
 from lance_lightning.input_rows import UNREADABLE, Input
 from lance_lightning.inputs import open_input
-from lance_lightning.types import (
-    ConfigError,
-    LanceLightningError,
-    SourceError,
-    check_int,
-)
 
 ROWS_PER_FILE = 1024 * 1024
 BYTES_PER_FILE = 1024**3  # of Arrow data: what a killed import has to write again

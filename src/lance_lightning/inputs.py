@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from lance_lightning.checks import check_one_of
+from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.huggingface import huggingface_rows
 from lance_lightning.input_rows import UNREADABLE, Input
 from lance_lightning.sample_files import image_rows, tar_rows
 from lance_lightning.table_files import arrow_rows, dataset_rows
-from lance_lightning.types import ConfigError, SourceError, check_one_of
 
 _EXTENSIONS = {
     "arrow": (".arrow", ".feather", ".ipc"),

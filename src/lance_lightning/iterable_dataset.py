@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from lance_lightning.checks import check_int
 from lance_lightning.display import html_of, text_of
 from lance_lightning.drawn import DrawnOrder
+from lance_lightning.errors import ConfigError, StateError
 from lance_lightning.fetch import Ahead, Threads, read_ahead
 from lance_lightning.forks import refuse_fork
 from lance_lightning.gather import BufferPool
@@ -21,7 +23,6 @@ from lance_lightning.loader import LanceDataLoader
 from lance_lightning.reader import Reader, Window
 from lance_lightning.shard import TrainShard
 from lance_lightning.state import check_version
-from lance_lightning.types import ConfigError, StateError, check_int
 
 
 @dataclass(frozen=True, slots=True)

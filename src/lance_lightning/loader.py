@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from lance_lightning.batches import pinned
+from lance_lightning.checks import check_int
 from lance_lightning.display import Facts, html_of, text_of
+from lance_lightning.errors import ConfigError, StateError
 from lance_lightning.fetch import Ahead, Threads, read_ahead
 from lance_lightning.gather import BufferPool
 from lance_lightning.grid import Requests
@@ -25,7 +27,6 @@ from lance_lightning.state import (
     check_same,
     check_version,
 )
-from lance_lightning.types import ConfigError, StateError, check_int
 from lance_lightning.workers import START_METHODS, Workers
 
 # What torch's DataLoader takes and we hand on; the rest of it is the module's.

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from lance_lightning.arrow_source import ArrowSource, is_frame, is_kind
+from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.frozen import replace, spec
 from lance_lightning.identity import identity_of
 from lance_lightning.lancedb_objects import (
@@ -25,7 +26,6 @@ from lance_lightning.lancedb_objects import (
 )
 from lance_lightning.snapshot import Snapshot, explained, open_at, strip_secrets
 from lance_lightning.sources import LanceDBSource, LanceSource, Source
-from lance_lightning.types import ConfigError, SourceError
 
 # -- LanceDB's live objects ----------------------------------------------------
 

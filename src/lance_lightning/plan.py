@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lance_lightning.types import SourceError
+from lance_lightning.errors import SourceError
 
 _CHUNK = 1 << 20  # offsets hashed at a time, so that a plan is never held twice
 

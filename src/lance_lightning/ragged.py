@@ -20,8 +20,8 @@ from lance_lightning.column import (
     null_error,
     nulls_error,
 )
+from lance_lightning.errors import NullError
 from lance_lightning.tensors import plan_numbers
-from lance_lightning.types import NullError
 
 
 @dataclass(frozen=True, slots=True)

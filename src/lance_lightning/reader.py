@@ -17,6 +17,7 @@ from lance_lightning.column_cache import CachedRows
 from lance_lightning.display import Facts, Shown, columns_shown
 from lance_lightning.door import read_table
 from lance_lightning.drawn import DrawnOrder
+from lance_lightning.errors import DecodeError, NullError, TransformError, WorkerError
 from lance_lightning.fetch import (
     COLUMN_BYTES,
     IN_FLIGHT,
@@ -43,14 +44,7 @@ from lance_lightning.shard import BatchShard, EvalShard, TrainShard
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.sql import sql_name
 from lance_lightning.transforms import BatchPlace, Transforms, make_batch
-from lance_lightning.types import (
-    ROW_ID,
-    Array,
-    DecodeError,
-    NullError,
-    TransformError,
-    WorkerError,
-)
+from lance_lightning.types import ROW_ID, Array
 
 WINDOW_BYTES = 80 << 20  # BlockShuffle's default buffer is 64 MB of rows, and a little
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from lance_lightning.errors import DataError, SourceError
 from lance_lightning.input_rows import BATCH_BYTES, BATCH_ROWS, Input, parts_after
-from lance_lightning.types import DataError, SourceError
 
 
 def image_rows(files: list[Path], root: Path) -> Input:

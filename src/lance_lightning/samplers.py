@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from lance_lightning.checks import check_int
+from lance_lightning.errors import ConfigError, StateError
 from lance_lightning.frozen import replace, spec, values_of
 from lance_lightning.order import block_shuffle, shuffle
 from lance_lightning.plan import Plan
 from lance_lightning.shard import BatchShard, TrainShard
-from lance_lightning.types import TOO_LARGE, ConfigError, Ints, StateError, check_int
+from lance_lightning.types import TOO_LARGE, Ints
 from lance_lightning.world import World
 
 if TYPE_CHECKING:  # it loads Lance; orders are numbers alone

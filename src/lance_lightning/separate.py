@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from lance_lightning.checks import listed
+from lance_lightning.errors import ConfigError
 from lance_lightning.frozen import fields_of, refuse_unknown, spec
 from lance_lightning.open_objects import as_source
 from lance_lightning.sources import LanceDBSource, LanceSource, Source
-from lance_lightning.types import ConfigError, listed
 
 
 @spec("source", repr=False)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lance_lightning.types import ConfigError, Ints, check_int
+from lance_lightning.checks import check_int
+from lance_lightning.errors import ConfigError
+from lance_lightning.types import Ints
 from lance_lightning.world import World
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from lance_lightning.errors import WorkerError
 from lance_lightning.gather import ALIGNMENT, BufferPool
 from lance_lightning.held_blocks import SHARED_MEMORY, memory_is_short
-from lance_lightning.types import Array, WorkerError
+from lance_lightning.types import Array
 
 _HEAD = ALIGNMENT  # its first byte says whether the main process looks at the block
 # A block is an open file in both processes. The largest columns of a window have one

@@ -16,18 +16,13 @@ import lance
 import pyarrow as pa
 
 from lance_lightning.blobs import bytes_of_blobs
+from lance_lightning.checks import LISTED, listed
+from lance_lightning.errors import LanceLightningError, SourceError, is_panic
 from lance_lightning.extension_types import register_extension_types
 from lance_lightning.forks import refuse_fork
 from lance_lightning.identity import Identity, identity_of
 from lance_lightning.projection import Columns, asked_of_lance, check_filter, one
 from lance_lightning.sql import literal_hint
-from lance_lightning.types import (
-    LISTED,
-    LanceLightningError,
-    SourceError,
-    is_panic,
-    listed,
-)
 
 register_extension_types()  # before a schema is read
 

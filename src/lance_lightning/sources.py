@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lance_lightning.checks import check_int, listed
+from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.frozen import fields_of, spec, values_of
 from lance_lightning.identity import identity_of
 from lance_lightning.projection import check_filter_text
@@ -24,7 +26,6 @@ from lance_lightning.snapshot import (
     tagged,
     without_environment,
 )
-from lance_lightning.types import ConfigError, SourceError, check_int, listed
 
 
 class Source:

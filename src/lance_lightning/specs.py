@@ -23,7 +23,7 @@ from lance_lightning import (
     sources,
     splits,
 )
-from lance_lightning.types import ConfigError
+from lance_lightning.errors import ConfigError
 
 TARGET = "_target_"
 HYDRAS_OWN = ("_convert_", "_recursive_")  # keys for instantiate, beside a _target_

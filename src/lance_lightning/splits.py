@@ -46,12 +46,13 @@ from lance_lightning._split_specs import (
     Splits,
     builder_request,
 )
-from lance_lightning.cache import build_once
+from lance_lightning.cache_folder import build_once
 from lance_lightning.door import scan_table
+from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.plan import Plan, range_plan, save_offsets
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.split_sizes import split_sizes
-from lance_lightning.types import ROW_OFFSET, ConfigError, SourceError
+from lance_lightning.types import ROW_OFFSET
 
 __all__ = [
     "AllRows",

@@ -16,7 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from lance_lightning.types import SourceError, listed
+from lance_lightning.checks import listed
+from lance_lightning.errors import SourceError
 
 # Comments do not nest, and a doubled quote is one quote: both as Lance has them.
 _TOKEN = re.compile(

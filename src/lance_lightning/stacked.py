@@ -12,8 +12,8 @@ import torch
 
 from lance_lightning.column import Column
 from lance_lightning.columns import Decoded
+from lance_lightning.errors import DataError
 from lance_lightning.tensors import Numbers
-from lance_lightning.types import DataError
 
 
 @dataclass(frozen=True, slots=True)

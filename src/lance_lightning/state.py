@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from lance_lightning.types import StateError
+from lance_lightning.errors import StateError
 
 STATE_VERSION = 1
 AFRESH = (  # what to do where a run cannot resume; each error says it this way

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lance_lightning.errors import SourceError
 from lance_lightning.input_rows import (
     BATCH_ROWS,
     Input,
@@ -16,7 +17,6 @@ from lance_lightning.input_rows import (
     parts_after,
     rows_a_batch,
 )
-from lance_lightning.types import SourceError
 
 TEXT_BLOCK = 32 * 1024**2  # bytes of a text file from which its types are inferred
 

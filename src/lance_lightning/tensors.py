@@ -23,9 +23,9 @@ from lance_lightning.column import (
     is_bfloat16,
     null_error,
 )
+from lance_lightning.errors import ConfigError, DataError
 from lance_lightning.fills import arrow_value, check_fill
 from lance_lightning.sql import sql_name
-from lance_lightning.types import ConfigError, DataError
 
 _IMAGE_TENSOR = "lance.arrow.fixed_shape_image_tensor"  # Lance's own of a shape
 

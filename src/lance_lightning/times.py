@@ -14,7 +14,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lance_lightning.types import DataError
+from lance_lightning.errors import DataError
 
 Library = Literal["Python", "pandas", "polars"]
 

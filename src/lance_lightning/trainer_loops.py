@@ -10,7 +10,7 @@ import sys
 from types import FrameType, FunctionType
 from typing import Any
 
-from lance_lightning.types import ConfigError
+from lance_lightning.errors import ConfigError
 
 _OTHER = "pytorch_lightning"  # `pip install lightning` brings it too
 _ONE_PACKAGE = (

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
-import random
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-import torch
 
+from lance_lightning.checks import check_importable
+from lance_lightning.errors import ConfigError, TransformError
 from lance_lightning.formats import Format
 from lance_lightning.order import key
-from lance_lightning.types import ConfigError, TransformError
+from lance_lightning.randomness import seed_generators, seeded_generators
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,31 +70,6 @@ class Transforms:
         """
         for name, function in self.given():
             check_importable(name, function)
-
-
-def check_importable(name: str, function: Any) -> None:
-    """Raise a `ConfigError` unless a spawned worker could load ``function``."""
-    main = sys.modules.get("__main__")
-    in_main = getattr(function, "__module__", None) == "__main__"
-    if in_main and getattr(main, "__file__", None) is None:
-        raise ConfigError(
-            f"{name} is {_label(function)}, defined in a notebook or an interactive "
-            "session; a spawned worker cannot import it from there: move it to a "
-            ".py file and import it, or use num_workers=0"
-        )
-    try:
-        pickle.dumps(function)
-    except Exception as error:
-        raise ConfigError(
-            f"{name} is {_label(function)}, which cannot be pickled ({error}), so "
-            "spawned workers cannot get it: use a function defined at the top level "
-            "of a module, or num_workers=0"
-        ) from error
-
-
-def _label(function: Any) -> str:
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    return f"{getattr(function, '__module__', '?')}.{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +163,7 @@ def _collated(
         seeds = np.atleast_1d(key(place.seed, place.epoch, of.astype(np.int64), -1))
         out = []
         for at, (row, seed) in enumerate(zip(rows, seeds.tolist(), strict=True)):
-            _seed_generators(seed)
+            seed_generators(seed)
             try:
                 out.append(function(row))
             except Exception as error:
@@ -221,30 +193,3 @@ def _failed(name: str, error: Exception, at: BatchPlace) -> TransformError:
         f"{name} raised {type(error).__name__}: {error} ({at})",
         at.row_offsets[:8].tolist(),
     )
-
-
-@contextmanager
-def seeded_generators(seed: int) -> Iterator[None]:
-    """Seed torch's, numpy's and Python's global generators, and put them back."""
-    torch_state = torch.get_rng_state()
-    numpy_state = np.random.get_state()  # noqa: NPY002
-    python_state = random.getstate()
-    _seed_generators(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(torch_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)
-
-
-def _seed_generators(seed: int) -> None:
-    """Seed the three global generators; about 7 microseconds.
-
-    Augmentation libraries draw from them, and this runs only inside
-    `seeded_generators`. ``torch.manual_seed`` would seed every device as well and
-    takes ten times as long.
-    """
-    torch.default_generator.manual_seed(seed & (2**63 - 1))
-    np.random.seed(seed & (2**32 - 1))  # noqa: NPY002, TID251
-    random.seed(seed)  # noqa: TID251

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 
+from lance_lightning.errors import WorkerError
 from lance_lightning.fetch import Threads
 from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.grid import Request
@@ -23,7 +24,6 @@ from lance_lightning.row_sizes import Seen
 from lance_lightning.sent_batches import Message, Sendable
 from lance_lightning.shared_pool import SharedMemoryFullError, SharedPool
 from lance_lightning.transport import pack
-from lance_lightning.types import WorkerError
 
 
 class Answer(NamedTuple):

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from lance_lightning.types import ConfigError, LanceLightningError, check_int
+from lance_lightning.checks import check_int
+from lance_lightning.errors import ConfigError, LanceLightningError
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import platformdirs
 from filelock import FileLock, Timeout
 
-from lance_lightning.types import ConfigError
+from lance_lightning.errors import ConfigError
 
 CACHE_DIR_VARIABLE = "LANCE_LIGHTNING_CACHE_DIR"
 
