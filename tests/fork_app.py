@@ -94,7 +94,7 @@ def main() -> None:
     from torch.utils.data import DataLoader
 
     import lance_lightning  # with Lance, from here on
-    from lance_lightning.importing import import_table
+    from lance_lightning.importing.table import import_table
 
     data = lance_lightning.LanceDataModule(uri, batch_size=8)
     loader = data.train_dataloader()

@@ -20,10 +20,10 @@ import pytest
 from conftest import make_table
 
 from lance_lightning import LanceDataModule
-from lance_lightning.cli import main
+from lance_lightning.cli.command import main
 from lance_lightning.errors import ConfigError, DataError, SourceError
-from lance_lightning.importing import _fill, import_table
-from lance_lightning.inputs import guess_format, open_input
+from lance_lightning.importing.detect import guess_format, open_input
+from lance_lightning.importing.table import _fill, import_table
 
 
 def imported(source, tmp_path, *options):
@@ -356,7 +356,7 @@ def test_an_input_can_begin_at_any_row(tmp_path, kind):
 # -- never half a table, and resumable -----------------------------------------
 
 
-IMPORT = "import sys; from lance_lightning.cli import main; sys.exit(main())"
+IMPORT = "import sys; from lance_lightning.cli.command import main; sys.exit(main())"
 # Sends itself a signal before it notes the sixth file that is done.
 STOPPED = """
 import os, signal, sys
@@ -466,7 +466,7 @@ def test_a_changed_source_is_imported_anew(tmp_path):
 
 
 def test_a_value_that_misleads_leaves_no_table_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("lance_lightning.table_files.TEXT_BLOCK", 1000)
+    monkeypatch.setattr("lance_lightning.importing.tabular.TEXT_BLOCK", 1000)
     lines = [f"{i}\n" for i in range(1000)]
     (tmp_path / "rows.csv").write_text("id\n" + "".join(lines) + "x\n")
     with pytest.raises(SourceError, match=r"conversion error to int64.*parquet"):
@@ -535,7 +535,7 @@ def test_a_file_of_another_format_says_so(tmp_path):
 
 
 def test_a_key_that_comes_after_the_first_block_is_not_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("lance_lightning.table_files.TEXT_BLOCK", 1000)
+    monkeypatch.setattr("lance_lightning.importing.tabular.TEXT_BLOCK", 1000)
     lines = [json.dumps({"id": i}) + "\n" for i in range(1000)]
     (tmp_path / "rows.jsonl").write_text("".join(lines) + '{"id": 1, "late": 2}\n')
     with pytest.raises(SourceError, match=r"unexpected field.*parquet"):
@@ -563,7 +563,7 @@ def test_a_tar_that_was_cut_is_refused(tmp_path, ending, cut):
 
 
 def test_line_breaks_in_quotes_may_lie_anywhere(tmp_path, monkeypatch):
-    monkeypatch.setattr("lance_lightning.table_files.TEXT_BLOCK", 1000)
+    monkeypatch.setattr("lance_lightning.importing.tabular.TEXT_BLOCK", 1000)
     table = pa.table(
         {"id": range(200), "text": [f"{i}\n" + "y\n" * 30 for i in range(200)]}
     )

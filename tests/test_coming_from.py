@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from lance_lightning import LanceDataModule
-from lance_lightning.cli import main
+from lance_lightning.cli.command import main
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "coming_from.md").read_text("utf-8")
@@ -233,7 +233,7 @@ def test_litdata(run):
 
 
 def test_the_import_page_lists_every_format_and_its_program_runs(tmp_path, monkeypatch):
-    from lance_lightning.inputs import FORMATS
+    from lance_lightning.importing.detect import FORMATS
 
     page = (DOCS / "import.md").read_text("utf-8")
     assert sorted(re.findall(r"^\| `(\w+)` ", page, re.MULTILINE)) == list(FORMATS)

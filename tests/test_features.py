@@ -21,7 +21,7 @@ from lance_lightning import (
     Shuffle,
 )
 from lance_lightning.features import class_names, features_of
-from lance_lightning.importing import import_table
+from lance_lightning.importing.table import import_table
 
 datasets = pytest.importorskip("datasets")
 images = pytest.importorskip("PIL.Image")

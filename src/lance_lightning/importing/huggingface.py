@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from lance_lightning.encoded import nested_type
 from lance_lightning.errors import ConfigError
-from lance_lightning.input_rows import Input, rows_a_batch
+from lance_lightning.importing.rows import Input, rows_a_batch
 
 
 def huggingface_rows(source: Path) -> Input:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from lance_lightning.errors import DataError, SourceError
-from lance_lightning.input_rows import BATCH_BYTES, BATCH_ROWS, Input, parts_after
+from lance_lightning.importing.rows import BATCH_BYTES, BATCH_ROWS, Input, parts_after
 
 
 def image_rows(files: list[Path], root: Path) -> Input:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from lance_lightning.checks import check_one_of
 from lance_lightning.errors import ConfigError, SourceError
-from lance_lightning.huggingface import huggingface_rows
-from lance_lightning.input_rows import UNREADABLE, Input
-from lance_lightning.sample_files import image_rows, tar_rows
-from lance_lightning.table_files import arrow_rows, dataset_rows
+from lance_lightning.importing.huggingface import huggingface_rows
+from lance_lightning.importing.rows import UNREADABLE, Input
+from lance_lightning.importing.samples import image_rows, tar_rows
+from lance_lightning.importing.tabular import arrow_rows, dataset_rows
 
 _EXTENSIONS = {
     "arrow": (".arrow", ".feather", ".ipc"),

@@ -11,8 +11,12 @@ from tqdm import tqdm
 
 from lance_lightning import __version__
 from lance_lightning.errors import LanceLightningError
-from lance_lightning.importing import BYTES_PER_FILE, ROWS_PER_FILE, import_table
-from lance_lightning.inputs import FORMATS
+from lance_lightning.importing import (
+    BYTES_PER_FILE,
+    FORMATS,
+    ROWS_PER_FILE,
+    import_table,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,8 +22,8 @@ from lance.fragment import FragmentMetadata, write_fragments
 from lance_lightning.checks import check_int
 from lance_lightning.errors import ConfigError, LanceLightningError, SourceError
 from lance_lightning.forks import refuse_fork
-from lance_lightning.input_rows import UNREADABLE, Input
-from lance_lightning.inputs import open_input
+from lance_lightning.importing.detect import open_input
+from lance_lightning.importing.rows import UNREADABLE, Input
 
 ROWS_PER_FILE = 1024 * 1024
 BYTES_PER_FILE = 1024**3  # of Arrow data: what a killed import has to write again
@@ -48,7 +48,7 @@ def import_table(
     Args:
         source: A file or folder.
         target: The dataset's folder, which must not exist.
-        kind: The format of the source, one of `lance_lightning.inputs.FORMATS`;
+        kind: The format of the source, one of `lance_lightning.importing.FORMATS`;
             guessed from the names of its files when it is None.
         rows_per_file: The most rows of a fragment; it has less where these would be
             more than 1 GiB.

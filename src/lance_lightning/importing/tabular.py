@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from lance_lightning.errors import SourceError
-from lance_lightning.input_rows import (
+from lance_lightning.importing.rows import (
     BATCH_ROWS,
     Input,
     after,
