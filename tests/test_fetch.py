@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lance_lightning import fetch
+from lance_lightning.arrow.unordered import ordered
 from lance_lightning.fetch import (
     Ahead,
     Threads,
@@ -26,7 +27,6 @@ from lance_lightning.fetch import (
     scan_is_cheaper,
 )
 from lance_lightning.gather import SHARED_PART_BYTES, BufferPool, RowGather
-from lance_lightning.layout import ordered
 
 ROWS = 200
 

@@ -17,10 +17,11 @@ from lance_lightning import (
     LanceDataModule,
     LanceSource,
 )
+from lance_lightning.arrow.sql_names import quoted
 from lance_lightning.errors import DataError, SourceError
 from lance_lightning.formats import Format
 from lance_lightning.splits import build_plans
-from lance_lightning.sql import quoted, tokens
+from lance_lightning.sql import tokens
 
 BOX = {"left": 1, "Up Right": 2, "or.der": 3}
 

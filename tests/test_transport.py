@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 from lance_lightning import LanceDataModule, Sequential, Shuffle
+from lance_lightning.arrow.unordered import ordered
 from lance_lightning.fetch import Threads, in_order, read_windows
 from lance_lightning.gather import BufferPool
 from lance_lightning.held_blocks import MOST_HELD, Held
-from lance_lightning.layout import ordered
 from lance_lightning.shared_pool import SharedPool
 from lance_lightning.transport import PackedBatch, pack
 

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from lance_lightning.arrow import sql_name
 from lance_lightning.errors import ConfigError, DataError, NullError
-from lance_lightning.sql import sql_name
 
 Target = Literal["torch", "numpy"]
 RAGGED_POLICIES = ("pad", "values_offsets", "list", "nested")
@@ -217,46 +217,6 @@ def count_nulls(array: pa.Array) -> int:
         first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
         return count_nulls(array.items.slice(first, last - first))
     return count_nulls(array.flatten()) if hasattr(array, "flatten") else 0
-
-
-# --- types --------------------------------------------------------------------------
-
-
-def is_bfloat16(arrow_type: pa.DataType) -> bool:
-    """Tell whether this is Lance's bfloat16, an extension of two bytes."""
-    return getattr(arrow_type, "extension_name", None) == "lance.bfloat16"
-
-
-def is_text(arrow_type: pa.DataType) -> bool:
-    """Tell whether values of this type are `str`."""
-    types = pa.types
-    return bool(
-        types.is_string(arrow_type)
-        or types.is_large_string(arrow_type)
-        or types.is_string_view(arrow_type)
-    )
-
-
-def is_list(arrow_type: pa.DataType) -> bool:
-    """Tell whether values of this type are lists of any length."""
-    types = pa.types
-    return bool(
-        types.is_list(arrow_type)
-        or types.is_large_list(arrow_type)
-        or types.is_list_view(arrow_type)
-        or types.is_large_list_view(arrow_type)
-    )
-
-
-def is_bytes(arrow_type: pa.DataType) -> bool:
-    """Tell whether values of this type are `bytes`."""
-    types = pa.types
-    return bool(
-        types.is_binary(arrow_type)
-        or types.is_large_binary(arrow_type)
-        or types.is_binary_view(arrow_type)
-        or types.is_fixed_size_binary(arrow_type)
-    )
 
 
 # --- arrays and tensors -------------------------------------------------------------

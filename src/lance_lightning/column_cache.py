@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lance_lightning.arrow import Unordered, batch_of, ordered, taken, with_wide_index
 from lance_lightning.blobs import with_blobs
 from lance_lightning.cache_folder import build_once
 from lance_lightning.door import read_table
@@ -28,14 +29,7 @@ from lance_lightning.fetch import (
     WindowOverflow,
     read_windows,
 )
-from lance_lightning.gather import (
-    BufferPool,
-    Pool,
-    RowGather,
-    part_of,
-    with_wide_index,
-)
-from lance_lightning.layout import Unordered, batch_of, ordered, taken
+from lance_lightning.gather import BufferPool, Pool, RowGather, part_of
 from lance_lightning.plan import Plan
 from lance_lightning.row_sizes import RowSizes
 from lance_lightning.snapshot import Snapshot, strip_secrets

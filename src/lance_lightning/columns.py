@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from lance_lightning.arrow import nested_type
 from lance_lightning.column import (
     Column,
     NullCount,
@@ -39,7 +40,6 @@ from lance_lightning.encoded import (
     bytes_of_files,
     is_file,
     is_list_of,
-    nested_type,
     with_shape,
 )
 from lance_lightning.errors import ConfigError, NullError

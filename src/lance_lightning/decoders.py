@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from lance_lightning.arrow import is_bytes
 from lance_lightning.column import (
     Options,
     Target,
     from_numpy,
-    is_bytes,
     null_error,
     refuse_dtype,
     unsupported,

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from lance_lightning.column import is_bytes, is_text
+from lance_lightning.arrow import is_bytes, is_text
 from lance_lightning.encoded import is_file
 from lance_lightning.formats import Format
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lance_lightning.column import is_bytes, is_list, is_text
+from lance_lightning.arrow import is_bytes, is_list, is_text, nested_type
 from lance_lightning.errors import DataError
 
 
@@ -80,19 +80,6 @@ def parts_of_lists(array: pa.Array) -> tuple[list[int], pa.Array]:
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
     offsets = [0, *lengths.cumsum().tolist()]
     return offsets, array.flatten()  # without what lies under nulls
-
-
-def nested_type(storage: pa.DataType, shape: Sequence[int | None]) -> pa.DataType:
-    """Return nested lists of the lengths that all rows share.
-
-    Args:
-        storage: The type of lists of any length.
-        shape: The lengths, from the outermost; None is any.
-    """
-    if not shape:
-        return storage
-    inner = nested_type(storage.value_type, shape[1:])
-    return pa.list_(inner) if shape[0] is None else pa.list_(inner, shape[0])
 
 
 def with_shape(name: str, array: pa.Array, shape: Sequence[int | None]) -> pa.Array:

@@ -17,16 +17,15 @@ import lance
 import numpy as np
 import pyarrow as pa
 
-from lance_lightning.errors import DataError
-from lance_lightning.gather import (
-    Places,
-    Pool,
-    RowGather,
+from lance_lightning.arrow import (
+    Unordered,
+    batch_of,
     concatenated,
     empty_array,
-    part_of,
+    ordered,
 )
-from lance_lightning.layout import Unordered, batch_of, ordered
+from lance_lightning.errors import DataError
+from lance_lightning.gather import Places, Pool, RowGather, part_of
 from lance_lightning.row_sizes import RowSizes
 from lance_lightning.types import Array
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lance_lightning.column import is_bfloat16, is_bytes, is_text
+from lance_lightning.arrow import is_bfloat16, is_bytes, is_text
 from lance_lightning.errors import ConfigError
 
 

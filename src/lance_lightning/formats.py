@@ -31,8 +31,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from lance_lightning.arrow import Unordered, is_bytes, ordered, refuse_blob
 from lance_lightning.batches import batch_size_of, collated_size
-from lance_lightning.blobs import refuse_blob
 from lance_lightning.checks import check_int, check_one_of, require
 from lance_lightning.column import (
     CAST_DTYPES,
@@ -44,7 +44,6 @@ from lance_lightning.column import (
     Padding,
     as_numpy,
     count_nulls,
-    is_bytes,
     nulls_error,
     refuse_nanoseconds,
     unsupported,
@@ -68,7 +67,6 @@ from lance_lightning.frames import (
     refuse_unmade,
     to_rows,
 )
-from lance_lightning.layout import Unordered, ordered
 from lance_lightning.stacked import Stacked, common_dtype, join, numbers_of
 from lance_lightning.types import OUTPUT_FORMATS
 

@@ -11,18 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch.utils.data import default_collate
 
-from lance_lightning.column import (
-    Nulls,
-    Options,
-    is_bfloat16,
-    is_bytes,
-    is_text,
-    unsupported,
-)
+from lance_lightning.arrow import is_bfloat16, is_bytes, is_text, sql_name
+from lance_lightning.column import Nulls, Options, unsupported
 from lance_lightning.columns import plan_field
 from lance_lightning.errors import DataError, is_panic
 from lance_lightning.fills import check_fill
-from lance_lightning.sql import sql_name
 from lance_lightning.tensors import Layout, layout_of
 from lance_lightning.times import Library, refuse_times
 

@@ -11,8 +11,16 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from lance_lightning.arrow import (
+    Layout,
+    Unordered,
+    batch_of,
+    concatenated,
+    copied,
+    empty_array,
+    taken,
+)
 from lance_lightning.errors import DataError
-from lance_lightning.layout import Layout, Unordered, batch_of, copied, taken
 from lance_lightning.types import Array
 
 Places = slice | Array
@@ -324,25 +332,6 @@ class _Variable:
         return concatenated(self.chunks) if self.chunks else empty_array(self._type)
 
 
-def concatenated(chunks: list[pa.Array]) -> pa.Array:
-    """Return chunks end to end."""
-    if len(chunks) == 1:
-        return chunks[0]
-    try:
-        return pa.concat_arrays(chunks)
-    except pa.ArrowInvalid:
-        if not pa.types.is_dictionary(chunks[0].type):
-            raise
-        # Together they have more values than their narrow index can count.
-        return pa.concat_arrays([with_wide_index(chunk) for chunk in chunks])
-
-
-def with_wide_index(array: pa.DictionaryArray) -> pa.DictionaryArray:
-    """Return a dictionary array with an int32 index."""
-    indices = array.indices.cast(pa.int32())
-    return pa.DictionaryArray.from_arrays(indices, array.dictionary)
-
-
 def _value_bytes(type_: pa.DataType) -> int:
     """Return the bytes of a value of text, bytes or lists of numbers; 0 for others."""
     if _is_text(type_):
@@ -458,13 +447,6 @@ class _Staged:
 
     def finish(self) -> pa.Array:
         return self._array() if self._others is None else self._others.finish()
-
-
-def empty_array(type_: pa.DataType) -> pa.Array:
-    """Return no values of a type; ``pa.array`` knows no extension types."""
-    if isinstance(type_, pa.BaseExtensionType):
-        return type_.wrap_array(pa.array([], type=type_.storage_type))
-    return pa.array([], type=type_)
 
 
 _Column = _Fixed | _Staged | _Variable

@@ -9,20 +9,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lance_lightning.arrow import is_bytes, is_list, is_text, taken
 from lance_lightning.column import (
     Options,
     count_nulls,
     from_numpy,
-    is_bytes,
-    is_list,
-    is_text,
     null_error,
     refuse_dtype,
     refuse_nanoseconds,
     unsupported,
 )
 from lance_lightning.fills import check_fill
-from lance_lightning.layout import taken
 from lance_lightning.times import refuse_times
 
 

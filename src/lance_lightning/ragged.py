@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from lance_lightning.arrow import is_list
 from lance_lightning.column import (
     Column,
     Options,
     Padding,
     as_numpy,
     from_numpy,
-    is_list,
     like,
     null_error,
     nulls_error,

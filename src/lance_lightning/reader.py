@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from lance_lightning.arrow import Unordered, sql_name
 from lance_lightning.batches import move
 from lance_lightning.blobs import BlobDataset, with_blobs
 from lance_lightning.column import nulls_error
@@ -36,13 +37,11 @@ from lance_lightning.fetch import (
 from lance_lightning.formats import Format
 from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.grid import Requests, WindowGrid
-from lance_lightning.layout import Unordered
 from lance_lightning.plan import Plan
 from lance_lightning.row_sizes import RowSizes, Seen, largest_value
 from lance_lightning.samplers import BlockShuffle, Sampler
 from lance_lightning.shard import BatchShard, EvalShard, TrainShard
 from lance_lightning.snapshot import Snapshot
-from lance_lightning.sql import sql_name
 from lance_lightning.transforms import BatchPlace, Transforms, make_batch
 from lance_lightning.types import ROW_ID, Array
 

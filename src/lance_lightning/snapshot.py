@@ -15,10 +15,9 @@ from typing import Any, Protocol
 import lance
 import pyarrow as pa
 
-from lance_lightning.blobs import bytes_of_blobs
+from lance_lightning.arrow import bytes_of_blobs, register_extension_types
 from lance_lightning.checks import LISTED, listed
 from lance_lightning.errors import LanceLightningError, SourceError, is_panic
-from lance_lightning.extension_types import register_extension_types
 from lance_lightning.forks import refuse_fork
 from lance_lightning.identity import Identity, identity_of
 from lance_lightning.projection import Columns, asked_of_lance, check_filter, one

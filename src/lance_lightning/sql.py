@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lance_lightning.arrow import quoted
 from lance_lightning.checks import listed
 from lance_lightning.errors import SourceError
 
@@ -86,16 +87,6 @@ def tokens(sql: str) -> list[Token]:
         for found in _TOKEN.finditer(sql)
         if found.lastgroup != "space"
     ]
-
-
-def quoted(*path: str) -> str:
-    """Return a column's name, or the path of a struct's field, as SQL has it."""
-    return ".".join(f"`{part.replace('`', '``')}`" for part in path)
-
-
-def sql_name(name: str) -> str:
-    """Return a column as errors name it, a field of a struct with dots, in SQL."""
-    return quoted(*name.split("."))
 
 
 # -- the columns of a table ----------------------------------------------------

@@ -17,15 +17,10 @@ import pyarrow as pa
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from lance_lightning.column import (
-    Options,
-    from_numpy,
-    is_bfloat16,
-    null_error,
-)
+from lance_lightning.arrow import is_bfloat16, sql_name
+from lance_lightning.column import Options, from_numpy, null_error
 from lance_lightning.errors import ConfigError, DataError
 from lance_lightning.fills import arrow_value, check_fill
-from lance_lightning.sql import sql_name
 
 _IMAGE_TENSOR = "lance.arrow.fixed_shape_image_tensor"  # Lance's own of a shape
 

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from lance_lightning.arrow import Layout
 from lance_lightning.gather import Pool, memories, padded
 from lance_lightning.held_blocks import Held
-from lance_lightning.layout import Layout
 from lance_lightning.shared_pool import (
     STREAMS,
     Block,

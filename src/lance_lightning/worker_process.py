@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 
+from lance_lightning.arrow import ordered
 from lance_lightning.errors import WorkerError
 from lance_lightning.fetch import Threads
 from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.grid import Request
-from lance_lightning.layout import ordered
 from lance_lightning.reader import Reader, Rows, Window
 from lance_lightning.row_sizes import Seen
 from lance_lightning.sent_batches import Message, Sendable

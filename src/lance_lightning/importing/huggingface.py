@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lance_lightning.encoded import nested_type
+from lance_lightning.arrow import nested_type
 from lance_lightning.errors import ConfigError
 from lance_lightning.importing.rows import Input, rows_a_batch
 

@@ -1,0 +1,56 @@
+"""Rows that were read in another order than they are handed out in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from lance_lightning.arrow.arrays import batch_of, taken
+from lance_lightning.types import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Unordered:
+    """Rows of which only the columns of fixed width are in order.
+
+    The others lie as they were read and are put in order with each batch: that takes
+    no second copy of the window.
+
+    Args:
+        batch: The rows.
+        others: The numbers of the columns that are not in order: of those that have no
+            `Layout`.
+        order: Where these have each row, int64 of shape (rows,).
+    """
+
+    batch: pa.RecordBatch
+    others: Collection[int]
+    order: Array
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the window."""
+        return int(self.batch.num_rows)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """What the columns are."""
+        return self.batch.schema
+
+    def slice(self, start: int, length: int) -> pa.RecordBatch:
+        """Return rows from ``start`` on, in order."""
+        order = self.order[start : start + length]
+        arrays = [
+            taken(column, order)
+            if number in self.others
+            else column.slice(start, length)
+            for number, column in enumerate(self.batch.columns)
+        ]
+        return batch_of(arrays, self.batch.schema)
+
+
+def ordered(rows: pa.RecordBatch | Unordered) -> pa.RecordBatch:
+    """Return the rows of a window in order."""
+    return rows.slice(0, rows.num_rows) if isinstance(rows, Unordered) else rows
