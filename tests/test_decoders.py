@@ -13,7 +13,7 @@ from own_batches import as_it_is
 from PIL import Image
 
 from lance_lightning import LanceDataModule, Sequential, Shuffle
-from lance_lightning.decoders import decode_image
+from lance_lightning.columns.decoders import decode_image
 from lance_lightning.errors import ConfigError, DataError, DecodeError
 from lance_lightning.formats import Format
 

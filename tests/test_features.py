@@ -20,7 +20,7 @@ from lance_lightning import (
     Sequential,
     Shuffle,
 )
-from lance_lightning.features import class_names, features_of
+from lance_lightning.columns.features import class_names, features_of
 from lance_lightning.importing.table import import_table
 
 datasets = pytest.importorskip("datasets")

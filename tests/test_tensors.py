@@ -10,13 +10,13 @@ import pytest
 import torch
 from lance.arrow import bfloat16_array
 
-from lance_lightning.column import Nulls, Options, Padding
-from lance_lightning.columns import (
+from lance_lightning.columns.column import Nulls, Options, Padding
+from lance_lightning.columns.converted import (
     convert_columns,
-    plan_columns,
     rows_of_columns,
     slice_columns,
 )
+from lance_lightning.columns.planning import plan_columns
 from lance_lightning.errors import ConfigError, DataError
 
 NUMBERS = [

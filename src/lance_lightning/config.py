@@ -20,7 +20,7 @@ from lance_lightning.arguments import (
 )
 from lance_lightning.cache_folder import cache_dir as find_cache_dir
 from lance_lightning.checks import check_bool, check_importable, check_int, check_seed
-from lance_lightning.decoders import functions_of
+from lance_lightning.columns import functions_of
 from lance_lightning.errors import ConfigError
 from lance_lightning.foreign_samplers import as_spec
 from lance_lightning.formats import Format

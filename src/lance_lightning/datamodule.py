@@ -34,6 +34,7 @@ from lance_lightning.callbacks.batch_size import LogBatchSize
 from lance_lightning.callbacks.prediction import PredictedRows
 from lance_lightning.checks import check_one_of
 from lance_lightning.column_cache import CachedRows, cache_rows
+from lance_lightning.columns import class_names, features_of_columns
 from lance_lightning.config import SHOWN, ModuleConfig
 from lance_lightning.dataset import LanceMapDataset
 from lance_lightning.display import (
@@ -47,7 +48,6 @@ from lance_lightning.display import (
 )
 from lance_lightning.drawn import DrawnOrder
 from lance_lightning.errors import ConfigError, LanceLightningError, StateError
-from lance_lightning.features import class_names, features_of_columns
 from lance_lightning.fit_position import FitPosition
 from lance_lightning.forks import refuse_fork
 from lance_lightning.grid import WindowGrid

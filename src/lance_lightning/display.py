@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 
 from lance_lightning.arrow import is_bytes, is_text
-from lance_lightning.encoded import is_file
+from lance_lightning.columns import is_file
 from lance_lightning.formats import Format
 
 MAX_COLUMNS = 40  # that are listed one by one

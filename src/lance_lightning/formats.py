@@ -34,8 +34,9 @@ import torch
 from lance_lightning.arrow import Unordered, is_bytes, ordered, refuse_blob
 from lance_lightning.batches import batch_size_of, collated_size
 from lance_lightning.checks import check_int, check_one_of, require
-from lance_lightning.column import (
+from lance_lightning.columns import (
     CAST_DTYPES,
+    IMAGE,
     RAGGED_POLICIES,
     Column,
     NullCount,
@@ -43,22 +44,21 @@ from lance_lightning.column import (
     Options,
     Padding,
     as_numpy,
-    count_nulls,
-    nulls_error,
-    refuse_nanoseconds,
-    unsupported,
-)
-from lance_lightning.columns import (
     convert_columns,
+    count_nulls,
+    is_file,
+    is_list_of,
+    is_other_file,
+    nulls_error,
     plan_columns,
     plan_field,
+    refuse_nanoseconds,
     rows_of_columns,
     slice_columns,
+    unsupported,
+    with_bytes_of_files,
 )
-from lance_lightning.decoders import IMAGE
-from lance_lightning.encoded import is_file, is_list_of, with_bytes_of_files
 from lance_lightning.errors import ConfigError
-from lance_lightning.features import is_other_file
 from lance_lightning.frames import (
     FROM_ARROW,
     check_arrow_fill,

@@ -12,12 +12,18 @@ import pyarrow.compute as pc
 from torch.utils.data import default_collate
 
 from lance_lightning.arrow import is_bfloat16, is_bytes, is_text, sql_name
-from lance_lightning.column import Nulls, Options, unsupported
-from lance_lightning.columns import plan_field
+from lance_lightning.columns import (
+    Library,
+    Nulls,
+    Options,
+    RowShape,
+    check_fill,
+    plan_field,
+    refuse_times,
+    row_shape_of,
+    unsupported,
+)
 from lance_lightning.errors import DataError, is_panic
-from lance_lightning.fills import check_fill
-from lance_lightning.tensors import Layout, layout_of
-from lance_lightning.times import Library, refuse_times
 
 
 def _to_polars(batch: pa.RecordBatch) -> Any:
@@ -82,7 +88,7 @@ def without_extensions(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _plain(array: pa.Array) -> pa.Array:
     arrow_type = array.type
-    layout = layout_of(arrow_type)
+    layout = row_shape_of(arrow_type)
     if isinstance(arrow_type, pa.BaseExtensionType) and layout.shape:
         return _nested(array, layout)
     if is_bfloat16(arrow_type):
@@ -116,7 +122,7 @@ def _plain(array: pa.Array) -> pa.Array:
     return array
 
 
-def _nested(array: pa.Array, layout: Layout) -> pa.Array:
+def _nested(array: pa.Array, layout: RowShape) -> pa.Array:
     """Return fixed-shape tensors as fixed-size lists within lists."""
     storage = array.storage
     size = math.prod(layout.shape)
@@ -138,7 +144,7 @@ def _lists_of(values: pa.Array, size: int, like: pa.Array) -> pa.Array:
 
 def holds_uint64(arrow_type: pa.DataType) -> bool:
     """Tell whether the numbers of a column are uint64."""
-    return bool(pa.types.is_uint64(layout_of(arrow_type).leaf))
+    return bool(pa.types.is_uint64(row_shape_of(arrow_type).leaf))
 
 
 def check_arrow_fill(field: pa.Field, value: Any) -> None:

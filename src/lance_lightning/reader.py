@@ -13,8 +13,8 @@ import pyarrow as pa
 from lance_lightning.arrow import Unordered, sql_name
 from lance_lightning.batches import move
 from lance_lightning.blobs import BlobDataset, with_blobs
-from lance_lightning.column import nulls_error
 from lance_lightning.column_cache import CachedRows
+from lance_lightning.columns import nulls_error
 from lance_lightning.display import Facts, Shown, columns_shown
 from lance_lightning.door import read_table
 from lance_lightning.drawn import DrawnOrder

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lance_lightning.column import Column
-from lance_lightning.columns import Decoded
+from lance_lightning.columns import Column, Decoded, Numbers
 from lance_lightning.errors import DataError
-from lance_lightning.tensors import Numbers
 
 
 @dataclass(frozen=True, slots=True)

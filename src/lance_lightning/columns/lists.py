@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from lance_lightning.arrow import is_list
-from lance_lightning.column import (
+from lance_lightning.columns.column import (
     Column,
     Options,
     Padding,
@@ -20,8 +20,8 @@ from lance_lightning.column import (
     null_error,
     nulls_error,
 )
+from lance_lightning.columns.numbers import plan_numbers
 from lance_lightning.errors import NullError
-from lance_lightning.tensors import plan_numbers
 
 
 @dataclass(frozen=True, slots=True)

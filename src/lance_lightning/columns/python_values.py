@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.arrow import is_bytes, is_list, is_text, taken
-from lance_lightning.column import (
+from lance_lightning.columns.column import (
     Options,
     count_nulls,
     from_numpy,
@@ -19,8 +19,8 @@ from lance_lightning.column import (
     refuse_nanoseconds,
     unsupported,
 )
-from lance_lightning.fills import check_fill
-from lance_lightning.times import refuse_times
+from lance_lightning.columns.fill_values import check_fill
+from lance_lightning.columns.times import refuse_times
 
 
 @dataclass(frozen=True, slots=True)

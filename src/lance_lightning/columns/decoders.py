@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from lance_lightning.arrow import is_bytes
-from lance_lightning.column import (
+from lance_lightning.columns.column import (
     Options,
     Target,
     from_numpy,
@@ -21,9 +21,9 @@ from lance_lightning.column import (
     refuse_dtype,
     unsupported,
 )
-from lance_lightning.encoded import is_list_of, parts_of_lists
+from lance_lightning.columns.encoded_files import is_list_of, parts_of_lists
+from lance_lightning.columns.fill_values import check_fill
 from lance_lightning.errors import DecodeError
-from lance_lightning.fills import check_fill
 
 IMAGE = "image"
 _CHANNELS = 3

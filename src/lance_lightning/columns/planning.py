@@ -12,41 +12,36 @@ training step.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from lance_lightning.arrow import nested_type
-from lance_lightning.column import (
+from lance_lightning.columns.column import (
     Column,
-    NullCount,
     Nulls,
     Options,
-    as_numpy,
-    like,
-    nulls_error,
     refuse_dtype,
     unsupported,
 )
-from lance_lightning.decoders import plan_decoded, plan_decoded_lists
-from lance_lightning.encoded import (
+from lance_lightning.columns.converted import convert_columns
+from lance_lightning.columns.decoders import plan_decoded, plan_decoded_lists
+from lance_lightning.columns.dtypes import refuse_fractions
+from lance_lightning.columns.encoded_files import (
     bytes_of_file,
     bytes_of_files,
     is_file,
     is_list_of,
     with_shape,
 )
-from lance_lightning.errors import ConfigError, NullError
-from lance_lightning.features import array_shape, feature_at
-from lance_lightning.objects import Deferred, plan_objects, plan_texts
-from lance_lightning.ragged import Ragged, plan_lists
-from lance_lightning.tensors import plan_numbers, refuse_fractions
+from lance_lightning.columns.features import array_shape, feature_at
+from lance_lightning.columns.lists import plan_lists
+from lance_lightning.columns.numbers import plan_numbers
+from lance_lightning.columns.python_values import plan_objects, plan_texts
+from lance_lightning.errors import ConfigError
 
 
 def plan_columns(
@@ -227,57 +222,6 @@ def _struct(name: str, arrow_type: pa.DataType, options: Options) -> Struct | No
     return Struct(plan_columns(fields, of_field, f"{name}."))
 
 
-def convert_columns(
-    columns: Mapping[str, Column],
-    arrays: Iterable[pa.Array],
-    others: Collection[int] = (),
-    order: np.ndarray | None = None,
-) -> dict[str, Any]:
-    """Return the window value of each column, masks beside their columns.
-
-    Args:
-        columns: The plans.
-        arrays: The rows.
-        others: The numbers of the columns that are not in order.
-        order: Where these have each row, int64 of shape (rows,).
-
-    Raises:
-        DataError: Values, or the nulls of any of the columns, that their output
-            cannot hold.
-    """
-    window: dict[str, Any] = {}
-    taken: set[int] = set()
-    nulls: list[NullCount] = []
-    pairs = zip(columns.items(), arrays, strict=True)
-    for number, ((name, column), array) in enumerate(pairs):
-        own = {buffer.address for buffer in array.buffers() if buffer is not None}
-        try:
-            found = column.convert(array)
-        except NullError as error:  # all columns that have some are told at once
-            nulls += error.found
-            continue
-        if order is not None and number in others:
-            found = {suffix: _ordered(value, order) for suffix, value in found.items()}
-        # One column under two names is one memory: each gets its own to write to.
-        parts = found if taken.isdisjoint(own) else copy.deepcopy(found)
-        window.update({name + suffix: value for suffix, value in parts.items()})
-        taken |= own
-    if nulls:
-        raise nulls_error(nulls)
-    return window
-
-
-def _ordered(value: Any, order: np.ndarray) -> Any:
-    """Return what a column became with row i where ``order[i]`` was."""
-    if isinstance(value, Deferred | Ragged):
-        return replace(value, order=order)
-    if isinstance(value, dict):  # a struct's fields
-        return {name: _ordered(part, order) for name, part in value.items()}
-    if isinstance(value, list):  # what was decoded, of unequal shapes
-        return [value[at] for at in order.tolist()]
-    return like(value, as_numpy(value)[order])
-
-
 _Kind = Callable[[str, pa.DataType, Options], Column | None]
 _KINDS: tuple[_Kind, ...] = (
     _array,
@@ -295,39 +239,3 @@ _KINDS: tuple[_Kind, ...] = (
     _run_ends,
     _extension,
 )
-
-
-# --- windows ------------------------------------------------------------------------
-
-
-def slice_columns(window: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
-    """Return rows ``start`` to ``stop`` of a converted window: views, no copies."""
-    batch: dict[str, Any] = {}
-    for name, value in window.items():
-        if isinstance(value, Ragged):
-            found = value.batch(start, stop)
-            batch.update({name + suffix: part for suffix, part in found.items()})
-        elif isinstance(value, dict):
-            batch[name] = slice_columns(value, start, stop)
-        else:
-            batch[name] = value[start:stop]
-    return batch
-
-
-def rows_of_columns(
-    window: Mapping[str, Any], start: int, stop: int
-) -> list[dict[str, Any]]:
-    """Return rows ``start`` to ``stop`` of a converted window, one dict a row."""
-    columns: dict[str, Sequence[Any]] = {}
-    for name, value in window.items():
-        if isinstance(value, Ragged):
-            found = value.rows(start, stop)
-            columns.update({name + suffix: part for suffix, part in found.items()})
-        elif isinstance(value, dict):
-            columns[name] = rows_of_columns(value, start, stop)
-        elif isinstance(value, torch.Tensor):
-            columns[name] = value[start:stop].unbind(0)
-        else:
-            columns[name] = list(value[start:stop])
-    rows = zip(*columns.values(), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
