@@ -11,7 +11,7 @@ from conftest import flat
 from own_batches import OwnBatch, WriteWorker, slow
 
 from lance_lightning import LanceDataModule
-from lance_lightning.batches import pinned
+from lance_lightning.formats.batches import pinned
 from lance_lightning.loader import check_dataloader_kwargs
 
 

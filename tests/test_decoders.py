@@ -15,7 +15,7 @@ from PIL import Image
 from lance_lightning import LanceDataModule, Sequential, Shuffle
 from lance_lightning.columns.decoders import decode_image
 from lance_lightning.errors import ConfigError, DataError, DecodeError
-from lance_lightning.formats import Format
+from lance_lightning.formats.format import Format
 
 ROWS = 50
 

@@ -17,7 +17,7 @@ from lance_lightning import (
 )
 from lance_lightning.dataset import LanceMapDataset
 from lance_lightning.display import MAX_COLUMNS, as_text, columns_become
-from lance_lightning.formats import Format
+from lance_lightning.formats.format import Format
 from lance_lightning.loader import LanceDataLoader
 
 ROWS = 100

@@ -22,9 +22,9 @@ from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import default_collate
 
 from lance_lightning.arrow.unordered import Unordered, ordered
-from lance_lightning.batches import batch_size_of, is_leaf, move
 from lance_lightning.errors import ConfigError, DataError
-from lance_lightning.formats import Format
+from lance_lightning.formats.batches import batch_size_of, is_leaf, move
+from lance_lightning.formats.format import Format
 from lance_lightning.types import OUTPUT_FORMATS
 
 BY_COLUMN = ("torch", "numpy")

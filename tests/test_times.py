@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from lance_lightning.errors import DataError
-from lance_lightning.formats import Format
+from lance_lightning.formats.format import Format
 
 YEAR_10000 = 253_402_300_800  # seconds
 DAY = 86_400

@@ -29,7 +29,6 @@ from lance_lightning.asked import (
     is_asked_for_loaders,
     is_asked_for_setup,
 )
-from lance_lightning.batches import move
 from lance_lightning.callbacks.batch_size import LogBatchSize
 from lance_lightning.callbacks.prediction import PredictedRows
 from lance_lightning.checks import check_one_of
@@ -50,6 +49,7 @@ from lance_lightning.drawn import DrawnOrder
 from lance_lightning.errors import ConfigError, LanceLightningError, StateError
 from lance_lightning.fit_position import FitPosition
 from lance_lightning.forks import refuse_fork
+from lance_lightning.formats import move
 from lance_lightning.grid import WindowGrid
 from lance_lightning.hyperparameters import (
     Hyperparameters,

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.arrow import Unordered, sql_name
-from lance_lightning.batches import move
 from lance_lightning.blobs import BlobDataset, with_blobs
 from lance_lightning.column_cache import CachedRows
 from lance_lightning.columns import nulls_error
@@ -34,7 +33,7 @@ from lance_lightning.fetch import (
     in_order,
     read_windows,
 )
-from lance_lightning.formats import Format
+from lance_lightning.formats import Format, move
 from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.grid import Requests, WindowGrid
 from lance_lightning.plan import Plan

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lance_lightning.batches import batch_size_of
+from lance_lightning.formats import batch_size_of
 from lance_lightning.loader import LanceDataLoader
 from lance_lightning.shard import BatchShard
 

@@ -32,17 +32,14 @@ import pyarrow.compute as pc
 import torch
 
 from lance_lightning.arrow import Unordered, is_bytes, ordered, refuse_blob
-from lance_lightning.batches import batch_size_of, collated_size
-from lance_lightning.checks import check_int, check_one_of, require
+from lance_lightning.checks import check_one_of, require
 from lance_lightning.columns import (
     CAST_DTYPES,
     IMAGE,
-    RAGGED_POLICIES,
     Column,
     NullCount,
     Nulls,
     Options,
-    Padding,
     as_numpy,
     convert_columns,
     count_nulls,
@@ -59,7 +56,8 @@ from lance_lightning.columns import (
     with_bytes_of_files,
 )
 from lance_lightning.errors import ConfigError
-from lance_lightning.frames import (
+from lance_lightning.formats.batches import batch_size_of, collated_size
+from lance_lightning.formats.from_arrow import (
     FROM_ARROW,
     check_arrow_fill,
     holds_uint64,
@@ -67,7 +65,14 @@ from lance_lightning.frames import (
     refuse_unmade,
     to_rows,
 )
-from lance_lightning.stacked import Stacked, common_dtype, join, numbers_of
+from lance_lightning.formats.policies import (
+    is_policy,
+    is_ragged_policy,
+    parse_nulls,
+    parse_ragged,
+    values_of_policy,
+)
+from lance_lightning.formats.stacked import Stacked, common_dtype, join, numbers_of
 from lance_lightning.types import OUTPUT_FORMATS
 
 _BY_COLUMN = ("numpy", "torch")
@@ -138,13 +143,13 @@ class Format:
 
     def __post_init__(self) -> None:
         check_one_of("output_format", self.name, OUTPUT_FORMATS)
-        for policy in _values(self.nulls, _is_policy(self.nulls)):
+        for policy in values_of_policy(self.nulls, is_policy(self.nulls)):
             if parse_nulls(policy).policy == "mask" and self.name not in _BY_COLUMN:
                 raise ConfigError(
                     f"nulls='mask' is for the formats torch and numpy, not for "
                     f"{self.name!r}: give {{'fill': value}}, or filter the nulls out"
                 )
-        for policy in _values(self.ragged, _is_ragged(self.ragged)):
+        for policy in values_of_policy(self.ragged, is_ragged_policy(self.ragged)):
             kind, _ = parse_ragged(policy)
             if kind == "nested" and self.name == "numpy":
                 raise ConfigError(
@@ -163,7 +168,9 @@ class Format:
                 "has none of: choose output_format='torch' or 'numpy', or leave "
                 "decoders out and decode the bytes in a transform"
             )
-        for decoder in _values(self.decoders, not isinstance(self.decoders, Mapping)):
+        for decoder in values_of_policy(
+            self.decoders, not isinstance(self.decoders, Mapping)
+        ):
             if decoder is not None and decoder != IMAGE and not callable(decoder):
                 raise ConfigError(
                     f"decoders must be {IMAGE!r} or a function of bytes, or a mapping "
@@ -186,14 +193,14 @@ class Format:
                 f"decoders={self.decoders!r} has nothing to decode: none of the "
                 f"columns {', '.join(schema.names)} is bytes"
             )
-        if IMAGE in _values(self.decoders, not by_column):
+        if IMAGE in values_of_policy(self.decoders, not by_column):
             require("PIL", "decoders='image'", "images")
 
     def _check_dtype(self) -> None:
         if self.dtype is None:
             return
         by_column = isinstance(self.dtype, Mapping)
-        for dtype in _values(self.dtype, not by_column):
+        for dtype in values_of_policy(self.dtype, not by_column):
             check_one_of("dtype", dtype, CAST_DTYPES)
         fits = self.name in _BY_COLUMN if by_column else self.name in _NUMBERS
         if self.name in _BY_COLUMN and not by_column:
@@ -218,7 +225,10 @@ class Format:
         _refuse_no_columns(schema)
         for field in schema:
             refuse_blob(field)
-        whole = {"nulls": _is_policy(self.nulls), "ragged": _is_ragged(self.ragged)}
+        whole = {
+            "nulls": is_policy(self.nulls),
+            "ragged": is_ragged_policy(self.ragged),
+        }
         for argument in ("nulls", "ragged", "dtype", "decoders"):
             given = getattr(self, argument)
             if isinstance(given, Mapping) and not whole.get(argument, False):
@@ -284,7 +294,7 @@ class Format:
 
     def _nulls_of(self, name: str) -> Nulls | None:
         """Return what was said of one column's nulls; None where nothing was."""
-        if _is_policy(self.nulls):
+        if is_policy(self.nulls):
             return None if self.nulls == "error" else parse_nulls(self.nulls)
         return parse_nulls(self.nulls[name]) if name in self.nulls else None
 
@@ -298,7 +308,7 @@ class Format:
             dtype = dtype.get(name)
         elif self.name in _BY_COLUMN:
             dtype, floats = None, dtype
-        if not _is_ragged(ragged):
+        if not is_ragged_policy(ragged):
             ragged = ragged.get(name, "pad")
         kind, padding = parse_ragged(ragged)
         return Options(
@@ -427,73 +437,6 @@ def _leaves(array: pa.Array) -> tuple[pa.DataType, int]:
         count += array.null_count if types.is_fixed_size_list(array.type) else 0
         array = array.flatten()
     return array.type, count + array.null_count
-
-
-# --- arguments ----------------------------------------------------------------------
-
-
-def parse_nulls(policy: Any) -> Nulls:
-    """Return one null policy as a value.
-
-    Raises:
-        ConfigError: It is none of the policies.
-    """
-    if policy in ("error", "mask"):
-        return Nulls(policy)
-    if isinstance(policy, Mapping) and set(policy) == {"fill"}:
-        if policy["fill"] is None:
-            raise ConfigError("nulls={'fill': None} would fill null with null")
-        return Nulls("fill", policy["fill"])
-    raise ConfigError(
-        f"nulls must be 'error', 'mask' or {{'fill': value}}, or a mapping from column "
-        f"to one of them, got {policy!r}"
-    )
-
-
-def parse_ragged(policy: Any) -> tuple[str, Padding]:
-    """Return one ragged policy as its name and how it pads.
-
-    Raises:
-        ConfigError: It is none of the policies.
-    """
-    if not isinstance(policy, Mapping):
-        check_one_of("ragged", policy, RAGGED_POLICIES)
-        return policy, Padding()
-    if "pad" not in policy or not set(policy) <= {"pad", "multiple"}:
-        raise ConfigError(
-            "ragged must be one of "
-            f"{', '.join(map(repr, RAGGED_POLICIES))} or {{'pad': value, 'multiple': "
-            f"1}}, or a mapping from column to one of them, got {policy!r}"
-        )
-    multiple = check_int("ragged: multiple", policy.get("multiple", 1), 1, 2**31)
-    return "pad", Padding(policy["pad"], multiple)
-
-
-def _is_ragged(ragged: Any) -> bool:
-    """Tell one ragged policy for all columns from a mapping by column.
-
-    ``{"pad": "list"}`` and ``{"pad": {"pad": 1}}`` are a column of the name "pad".
-    """
-    if not isinstance(ragged, Mapping):
-        return True
-    own = set(ragged) <= {"pad", "multiple"} and "pad" in ragged
-    return own and not isinstance(ragged["pad"], str | Mapping)
-
-
-def _is_policy(nulls: Any) -> bool:
-    """Tell one policy for all columns from a mapping by column.
-
-    ``{"fill": {"fill": 0}}`` is a column of the name "fill".
-    """
-    if not isinstance(nulls, Mapping):
-        return True
-    value = nulls.get("fill")
-    inner = isinstance(value, Mapping) and set(value) == {"fill"}
-    return set(nulls) == {"fill"} and not inner
-
-
-def _values(argument: Any, whole: bool) -> list[Any]:
-    return [argument] if whole else list(argument.values())
 
 
 def _refuse_no_columns(schema: pa.Schema) -> None:
