@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lance_lightning.ordering.shares import EvalShare, TrainShare
+from lance_lightning.ordering.world import World
 from lance_lightning.samplers import (
     BlockShuffle,
     Sampler,
@@ -25,8 +27,6 @@ from lance_lightning.samplers import (
     Shuffle,
     from_state,
 )
-from lance_lightning.shard import EvalShard, TrainShard
-from lance_lightning.world import World
 
 ROWS = 10_000_000_000
 RANKS = 1_024
@@ -45,7 +45,7 @@ def run(repeats: int = 20) -> dict[str, Any]:
     for sampler in (BlockShuffle(), BlockShuffle(64), Shuffle(), Sequential()):
         sized = sampler.resolve(ROWS, RANKS * BATCH, ROW_BYTES)
         table[str(sized)] = _training(sampler, world, repeats)
-    shard = EvalShard(ROWS, BATCH, world)
+    shard = EvalShare(ROWS, BATCH, world)
     middle = shard.num_batches // 2
     work: dict[str, Callable[[], Any]] = {
         "first batch": lambda: shard.positions(0, 1),
@@ -63,7 +63,7 @@ def _training(sampler: Sampler, world: World, repeats: int) -> dict[str, float]:
 
     def batch(state: dict[str, Any], number: int, count: int = 1) -> Any:
         found = from_state(state)
-        shard = TrainShard(ROWS, global_batch, world, False, found.strided)
+        shard = TrainShare(ROWS, global_batch, world, False, found.strided)
         positions, _ = shard.positions(number, number + count)
         return found.indices(
             positions,

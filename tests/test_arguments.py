@@ -19,7 +19,7 @@ from lance_lightning import (
     ShardedBatches,
     ShardedFragments,
 )
-from lance_lightning.world import World
+from lance_lightning.ordering.world import World
 
 WHOLE = (np.int64, np.int32, np.uint8)
 SIZES = ("batch_size", "global_batch_size", "eval_batch_size", "cache_bytes")

@@ -29,8 +29,8 @@ from lance_lightning import (
     Shuffle,
     SourceError,
 )
-from lance_lightning.shard import TrainShard
-from lance_lightning.world import World
+from lance_lightning.ordering.shares import TrainShare
+from lance_lightning.ordering.world import World
 
 COLUMNS = "'id', 'label', 'vector', 'name'"
 STAGES = "'train', 'val', 'test', 'predict'"
@@ -281,7 +281,7 @@ CASES = {
         ["give one of them, got batch_size=8 and global_batch_size=16"],
     ),
     "a global batch that ranks cannot share": (
-        lambda table: TrainShard(103, 5, World(0, 2), False, True),
+        lambda table: TrainShare(103, 5, World(0, 2), False, True),
         ConfigError,
         ["global_batch_size 5 is not a multiple of the world size 2", "give batch"],
     ),

@@ -21,8 +21,8 @@ from lance_lightning import (
     Shuffle,
     StateError,
 )
+from lance_lightning.ordering.world import World
 from lance_lightning.types import OUTPUT_FORMATS
-from lance_lightning.world import World
 
 ROWS = list(range(103))
 

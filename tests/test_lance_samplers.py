@@ -25,8 +25,8 @@ from lance_lightning import (
     StateError,
 )
 from lance_lightning.lance_samplers import BatchOrder, FragmentOrder
+from lance_lightning.ordering.world import World
 from lance_lightning.samplers import training_shard
-from lance_lightning.world import World
 
 pinned = settings(derandomize=True, deadline=None, max_examples=60)
 BOTH = [ShardedFragments, ShardedBatches]

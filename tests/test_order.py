@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lance_lightning import order
-from lance_lightning.order import block_shuffle, key, keyed, shuffle
+from lance_lightning.ordering import permutations as order
+from lance_lightning.ordering.block_shuffle import block_shuffle
+from lance_lightning.ordering.permutations import key, keyed, shuffle
 
 pinned = settings(derandomize=True, deadline=None, max_examples=60)
 

@@ -16,11 +16,11 @@ from resuming import BATCH, STEPS, Resumable, Runs, SaveFrom
 
 from lance_lightning import BlockShuffle, LanceDataModule, RandomSplit, StateError
 from lance_lightning.loader import LanceDataLoader
+from lance_lightning.ordering.shares import TrainShare
+from lance_lightning.ordering.world import World
 from lance_lightning.plan import range_plan
 from lance_lightning.reader import Stream, window_grid
-from lance_lightning.shard import TrainShard
 from lance_lightning.state import EpochClock
-from lance_lightning.world import World
 
 TWO_LOADERS = {
     "stage_splits": {"train": ["a", "b"]},
@@ -622,7 +622,7 @@ def test_a_place_far_into_an_epoch_is_found_by_its_windows_alone(runs):
 
     rows, batch, at = 1_000_000_000, 256, 1_000_000
     sampler = Counting(block_size=64, buffer_size=64 * batch * 8)
-    shard = TrainShard(rows, batch, World(), drop_last=False, strided=True)
+    shard = TrainShare(rows, batch, World(), drop_last=False, strided=True)
     stream = Stream(range_plan("train", 0, rows), shard, sampler, seed=0)
     reader = replace(
         runs.data(columns=["id"]).train_dataloader().reader,

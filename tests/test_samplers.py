@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lance_lightning.errors import ConfigError, StateError
+from lance_lightning.ordering.shares import TrainShare
+from lance_lightning.ordering.world import World
 from lance_lightning.samplers import BlockShuffle, Sequential, Shuffle, from_state
-from lance_lightning.shard import TrainShard
-from lance_lightning.world import World
 
 pinned = settings(derandomize=True, deadline=None, max_examples=40)
 
@@ -27,7 +27,7 @@ def resolved(sampler, n, batch):
 
 def batches_of_rank(sampler, n, batch, world, *, drop_last=False, seed=0, epoch=0):
     """The rows of each batch of one rank."""
-    shard = TrainShard(n, batch, world, drop_last, sampler.strided)
+    shard = TrainShare(n, batch, world, drop_last, sampler.strided)
     positions, counts = shard.positions(0, shard.num_batches)
     rows = resolved(sampler, n, batch).indices(
         positions, num_rows=n, seed=seed, epoch=epoch, global_batch_size=batch
@@ -102,7 +102,7 @@ def test_every_world_size_trains_on_the_same_global_batches(
 @given(sampler=samplers, n=st.integers(20, 3000), data=st.data())
 def test_an_epoch_continued_from_any_batch_has_the_rows_of_the_whole(sampler, n, data):
     batch, world = 20, World(1, 4)
-    shard = TrainShard(n, batch, world, False, sampler.strided)
+    shard = TrainShare(n, batch, world, False, sampler.strided)
     first = data.draw(st.integers(0, shard.num_batches))
     positions, _ = shard.positions(first, shard.num_batches)
     rows = resolved(sampler, n, batch).indices(

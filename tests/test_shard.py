@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lance_lightning.errors import ConfigError
-from lance_lightning.shard import EvalShard, TrainShard
-from lance_lightning.world import World
+from lance_lightning.ordering.shares import EvalShare, TrainShare
+from lance_lightning.ordering.world import World
 
 pinned = settings(derandomize=True, deadline=None, max_examples=75)
 
@@ -19,12 +19,12 @@ pinned = settings(derandomize=True, deadline=None, max_examples=75)
 def train_shards(n, batch, world_size, *, drop_last=False, strided=True):
     """The shares of all ranks; ``batch`` is the global batch size."""
     worlds = [World(rank, world_size) for rank in range(world_size)]
-    return [TrainShard(n, batch, world, drop_last, strided) for world in worlds]
+    return [TrainShare(n, batch, world, drop_last, strided) for world in worlds]
 
 
 def eval_shards(n, batch_size, world_size):
     worlds = [World(rank, world_size) for rank in range(world_size)]
-    return [EvalShard(n, batch_size, world) for world in worlds]
+    return [EvalShare(n, batch_size, world) for world in worlds]
 
 
 def batches_of(shard, first=0):
@@ -138,7 +138,7 @@ def test_training_from_any_batch_is_the_tail_of_the_whole(
 ):
     n, batch = world_size + extra, world_size * batch_size
     rank = data.draw(st.integers(0, world_size - 1))
-    shard = TrainShard(n, batch, World(rank, world_size), False, strided)
+    shard = TrainShare(n, batch, World(rank, world_size), False, strided)
     whole = batches_of(shard)
     first = data.draw(st.integers(0, shard.num_batches))
     last = data.draw(st.integers(first, shard.num_batches))
@@ -230,7 +230,7 @@ def test_evaluation_from_any_batch_is_the_tail_of_the_whole(
     world_size, batch_size, extra, data
 ):
     rank = data.draw(st.integers(0, world_size - 1))
-    shard = EvalShard(world_size + extra, batch_size, World(rank, world_size))
+    shard = EvalShare(world_size + extra, batch_size, World(rank, world_size))
     whole = batches_of(shard)
     first = data.draw(st.integers(0, shard.num_batches))
     last = data.draw(st.integers(first, shard.num_batches))
@@ -249,9 +249,9 @@ HUGE = 2**52 + 5
 @pytest.mark.parametrize(
     "shard",
     [
-        TrainShard(HUGE, 64, World(3, 8), False, True),
-        TrainShard(HUGE, 64, World(3, 8), False, False),
-        EvalShard(HUGE, 8, World(3, 8)),
+        TrainShare(HUGE, 64, World(3, 8), False, True),
+        TrainShare(HUGE, 64, World(3, 8), False, False),
+        EvalShare(HUGE, 8, World(3, 8)),
     ],
 )
 def test_batches_of_a_huge_table_cost_what_they_hold(shard):
@@ -273,15 +273,15 @@ def test_shares_are_values_that_pickle(shard):
 
 def test_shares_that_cannot_work_are_refused_with_the_remedy():
     refused = [
-        (lambda: TrainShard(0, 8, World(), False, True), "no rows"),
-        (lambda: EvalShard(0, 8, World()), "no rows"),
-        (lambda: TrainShard(3, 8, World(0, 4), False, True), "3 rows for 4 ranks"),
-        (lambda: EvalShard(3, 8, World(0, 4)), "at most 3 ranks"),
-        (lambda: TrainShard(99, 10, World(0, 4), False, True), "not a multiple of"),
-        (lambda: TrainShard(7, 8, World(), True, True), "use drop_last=False"),
-        (lambda: TrainShard(7, 0, World(), True, True), "global_batch_size"),
-        (lambda: EvalShard(7, "8", World()), "batch_size must be an integer"),
-        (lambda: EvalShard(2.0, 8, World()), "num_rows must be an integer"),
+        (lambda: TrainShare(0, 8, World(), False, True), "no rows"),
+        (lambda: EvalShare(0, 8, World()), "no rows"),
+        (lambda: TrainShare(3, 8, World(0, 4), False, True), "3 rows for 4 ranks"),
+        (lambda: EvalShare(3, 8, World(0, 4)), "at most 3 ranks"),
+        (lambda: TrainShare(99, 10, World(0, 4), False, True), "not a multiple of"),
+        (lambda: TrainShare(7, 8, World(), True, True), "use drop_last=False"),
+        (lambda: TrainShare(7, 0, World(), True, True), "global_batch_size"),
+        (lambda: EvalShare(7, "8", World()), "batch_size must be an integer"),
+        (lambda: EvalShare(2.0, 8, World()), "num_rows must be an integer"),
     ]
     for make, message in refused:
         with pytest.raises(ConfigError, match=message):
@@ -290,7 +290,7 @@ def test_shares_that_cannot_work_are_refused_with_the_remedy():
 
 @pytest.mark.parametrize(
     "shard",
-    [TrainShard(100, 10, World(), False, True), EvalShard(100, 10, World())],
+    [TrainShare(100, 10, World(), False, True), EvalShare(100, 10, World())],
 )
 @pytest.mark.parametrize("batches", [(-1, 2), (3, 2), (0, 11), (11, 11)])
 def test_batches_that_are_not_in_the_epoch_are_refused(shard, batches):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lance_lightning.iterable_dataset import LanceIterableDataset
     from lance_lightning.lance_samplers import ShardedBatches, ShardedFragments
     from lance_lightning.loader import LanceDataLoader
+    from lance_lightning.ordering import World
     from lance_lightning.samplers import BlockShuffle, Sequential, Shuffle
     from lance_lightning.separate import SeparateSources
     from lance_lightning.sources import LanceDBSource, LanceSource
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
         RandomSplit,
         SequentialSplit,
     )
-    from lance_lightning.world import World
 
 __version__ = "0.1.0"
 
@@ -67,7 +67,7 @@ _MODULES = {
     "StateError": "errors",
     "TransformError": "errors",
     "WorkerError": "errors",
-    "World": "world",
+    "World": "ordering",
 }
 
 __all__ = [

@@ -26,6 +26,7 @@ from lance_lightning.foreign_samplers import as_spec
 from lance_lightning.formats import Format
 from lance_lightning.loader import check_dataloader_kwargs
 from lance_lightning.open_objects import as_source
+from lance_lightning.ordering import World
 from lance_lightning.pins import ALL, PinnedTables
 from lance_lightning.samplers import Sampler, SplitSampler
 from lance_lightning.separate import SeparateSources
@@ -34,7 +35,6 @@ from lance_lightning.specs import SAMPLERS, SPLITS, spec_of
 from lance_lightning.splits import AllRows, Splits
 from lance_lightning.transforms import Transforms
 from lance_lightning.types import STAGES
-from lance_lightning.world import World
 
 DEFAULT_BATCH_SIZE = 32  # rows per rank per step
 

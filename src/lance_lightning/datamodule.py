@@ -61,6 +61,7 @@ from lance_lightning.iterable_dataset import LanceIterableDataset
 from lance_lightning.loader import LanceDataLoader
 from lance_lightning.loader_iterator import LoaderIterator
 from lance_lightning.open_objects import live_source
+from lance_lightning.ordering import EvalShare, World
 from lance_lightning.pins import ALL
 from lance_lightning.plan import Plan
 from lance_lightning.reader import (
@@ -82,7 +83,6 @@ from lance_lightning.samplers import (
     TrainingSplit,
     training_shard,
 )
-from lance_lightning.shard import EvalShard
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.specs import check_saved, from_plain, named, plain_dict
 from lance_lightning.splits import AllRows, Splits, permutation_of
@@ -96,12 +96,7 @@ from lance_lightning.state import (
 from lance_lightning.trainer_loops import not_iterable, refuse_other_package
 from lance_lightning.transforms import Transforms
 from lance_lightning.types import STAGES
-from lance_lightning.world import (
-    Ranks,
-    World,
-    world_of_torch,
-    world_of_trainer,
-)
+from lance_lightning.world import Ranks, world_of_torch, world_of_trainer
 
 SIZES = {"batch_size": "global_batch_size", "global_batch_size": "batch_size"}
 # Arguments that say nothing of which rows come in which order.
@@ -384,7 +379,7 @@ class LanceDataModule(PlainHyperparameters):
             ConfigError: The split has no row.
         """
         plan = self.plan(split)
-        shard = EvalShard(plan.num_rows, 1, World())
+        shard = EvalShare(plan.num_rows, 1, World())
         stream = Stream(plan, shard, None, self.seed)
         return LanceMapDataset(
             self._reader("dataset", split, Transforms(), lambda _: stream)
@@ -685,7 +680,7 @@ class LanceDataModule(PlainHyperparameters):
         world, plan = world or self._world(), self.plan(split)
         if stage != "train":
             size = self.eval_batch_size or self._config.rows_per_rank(world)
-            shard = EvalShard(plan.num_rows, size, world)
+            shard = EvalShare(plan.num_rows, size, world)
             if shard.uneven:
                 rank_zero_warn(
                     f"{plan.num_rows} rows of split {plan.name!r} over {world.size} "

@@ -26,7 +26,7 @@ from lance_lightning.door import read_table
 from lance_lightning.drawn import Drawn, DrawnOrder
 from lance_lightning.errors import ConfigError
 from lance_lightning.frozen import spec
-from lance_lightning.order import key
+from lance_lightning.ordering import key
 from lance_lightning.plan import Plan
 from lance_lightning.randomness import seeded_generators
 from lance_lightning.samplers import Sampler, Sequential, SplitSampler, TrainingSplit

@@ -20,8 +20,8 @@ from lance_lightning.fetch import Ahead, Threads, read_ahead
 from lance_lightning.forks import refuse_fork
 from lance_lightning.gather import BufferPool
 from lance_lightning.loader import LanceDataLoader
+from lance_lightning.ordering import TrainShare
 from lance_lightning.reader import Reader, Window
-from lance_lightning.shard import TrainShard
 from lance_lightning.state import check_version
 
 
@@ -148,7 +148,7 @@ class LanceIterableDataset(IterableDataset[Any]):
 
     def _note_epoch(self, epoch: int, worker: int) -> None:
         """Warn where training reads an epoch for the second time."""
-        if worker or not isinstance(self._reader.stream.shard, TrainShard):
+        if worker or not isinstance(self._reader.stream.shard, TrainShare):
             return
         if int(self._epochs[1]) == epoch:
             warnings.warn(

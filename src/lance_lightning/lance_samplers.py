@@ -16,13 +16,13 @@ import numpy as np
 from lance_lightning.checks import check_bool, check_seed
 from lance_lightning.errors import ConfigError
 from lance_lightning.frozen import spec, values_of
-from lance_lightning.order import key, keyed
+from lance_lightning.ordering import key, keyed
 from lance_lightning.plan import Plan
 from lance_lightning.samplers import SplitSampler, TrainingSplit
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.types import Ints
 
-# What a key is for; no number of `lance_lightning.order`'s own.
+# What a key is for; no number of `lance_lightning.ordering.permutations`'s own.
 _FRAGMENTS, _BATCHES = 100, 101
 _LONG_RUN_BYTES = 8 * 1024**2  # of a fragment that is read by itself
 

@@ -18,8 +18,8 @@ from lance_lightning.formats import pinned
 from lance_lightning.gather import BufferPool
 from lance_lightning.grid import Requests
 from lance_lightning.loader_iterator import Batches, LoaderIterator, no_batches
+from lance_lightning.ordering import TrainShare, WholeBatchShare
 from lance_lightning.reader import Reader, Window
-from lance_lightning.shard import BatchShard, TrainShard
 from lance_lightning.state import (
     STATE_VERSION,
     EpochClock,
@@ -176,7 +176,7 @@ class LanceDataLoader:
     def batch_size(self) -> int:
         """Rows per rank per step."""
         shard = self._reader.stream.shard
-        if isinstance(shard, TrainShard):
+        if isinstance(shard, TrainShare):
             return shard.global_batch_size // shard.world.size
         return shard.batch_size
 
@@ -256,8 +256,8 @@ class LanceDataLoader:
             "global_batch_size": None,
             "drop_last": None,
         }
-        batches = isinstance(shard, BatchShard)  # of the sampler's own sizes
-        if isinstance(shard, TrainShard) and not batches:
+        batches = isinstance(shard, WholeBatchShare)  # of the sampler's own sizes
+        if isinstance(shard, TrainShare) and not batches:
             described["global_batch_size"] = shard.global_batch_size
             described["drop_last"] = shard.drop_last
         if batches or getattr(stream.sampler, "by_rank", False):

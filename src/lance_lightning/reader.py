@@ -36,10 +36,10 @@ from lance_lightning.fetch import (
 from lance_lightning.formats import Format, move
 from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.grid import Requests, WindowGrid
+from lance_lightning.ordering import EvalShare, TrainShare, WholeBatchShare
 from lance_lightning.plan import Plan
 from lance_lightning.row_sizes import RowSizes, Seen, largest_value
 from lance_lightning.samplers import BlockShuffle, Sampler
-from lance_lightning.shard import BatchShard, EvalShard, TrainShard
 from lance_lightning.snapshot import Snapshot
 from lance_lightning.transforms import BatchPlace, Transforms, make_batch
 from lance_lightning.types import ROW_ID, Array
@@ -68,7 +68,7 @@ class Stream:
     """
 
     plan: Plan
-    shard: TrainShard | EvalShard
+    shard: TrainShare | EvalShare
     sampler: Sampler | None
     seed: int
 
@@ -80,7 +80,7 @@ class Stream:
             int64 of shape (rows,), and the rows of each batch, int64 of shape
             (last - first,).
         """
-        if isinstance(self.shard, BatchShard):
+        if isinstance(self.shard, WholeBatchShare):
             sampler: Any = self.sampler
             batches = self.shard.batches_of_rank(first, last)
             positions, sizes = sampler.rows_of_batches(
@@ -88,7 +88,7 @@ class Stream:
             )
             return self.plan.offsets(positions), sizes
         positions, sizes = self.shard.positions(first, last)
-        if self.sampler is not None and isinstance(self.shard, TrainShard):
+        if self.sampler is not None and isinstance(self.shard, TrainShare):
             positions = self.sampler.indices(
                 positions,
                 num_rows=self.plan.num_rows,
@@ -646,7 +646,7 @@ def window_grid(
         # A window that is one piece is handed on as it was read.
         return WindowGrid(max(1, (piece_rows or PIECE_BYTES // row_bytes) // rows))
     buffer = sampler.buffer_size if isinstance(sampler, BlockShuffle) else None
-    if buffer is None or not isinstance(shard, TrainShard):
+    if buffer is None or not isinstance(shard, TrainShare):
         return WindowGrid(fit)
     # A window that straddles two of BlockShuffle's buffers, or cuts one, reads
     # blocks of which it needs a part.

@@ -8,8 +8,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lance_lightning.lance_samplers import FragmentOrder
 from lance_lightning.loader import LanceDataLoader
+from lance_lightning.ordering import TrainShare, WholeBatchShare
 from lance_lightning.reader import Reader
-from lance_lightning.shard import BatchShard, TrainShard
 from lance_lightning.snapshot import strip_secrets
 
 # Fragments of fewer bytes in the columns that are read, so many of them, are small.
@@ -38,7 +38,7 @@ def log_training(loaders: Sequence[LanceDataLoader]) -> None:
         )
     for loader in loaders:
         shard = loader.reader.stream.shard
-        assert isinstance(shard, TrainShard)
+        assert isinstance(shard, TrainShare)
         _log_last_batch(shard)
         _log_left_out(loader)
         if loader.reader.cached is None:
@@ -48,7 +48,7 @@ def log_training(loaders: Sequence[LanceDataLoader]) -> None:
 def _log_left_out(loader: LanceDataLoader) -> None:
     stream = loader.reader.stream
     shard = stream.shard
-    if isinstance(shard, BatchShard) and shard.left_out_batches:
+    if isinstance(shard, WholeBatchShare) and shard.left_out_batches:
         rank_zero_info(
             f"Lance data: {shard.left_out_batches} of the sampler's {shard.batches} "
             f"batches are left out of each epoch: {shard.world.size} ranks take one "
@@ -79,7 +79,7 @@ def _warn_small_fragments(reader: Reader) -> None:
     )
 
 
-def _log_last_batch(shard: TrainShard) -> None:
+def _log_last_batch(shard: TrainShare) -> None:
     if shard.repeated_rows:
         rank_zero_info(
             f"Lance data: the last global batch has fewer rows than the "

@@ -15,11 +15,15 @@ import numpy as np
 from lance_lightning.checks import check_int
 from lance_lightning.errors import ConfigError, StateError
 from lance_lightning.frozen import replace, spec, values_of
-from lance_lightning.order import block_shuffle, shuffle
+from lance_lightning.ordering import (
+    TrainShare,
+    WholeBatchShare,
+    World,
+    block_shuffle,
+    shuffle,
+)
 from lance_lightning.plan import Plan
-from lance_lightning.shard import BatchShard, TrainShard
 from lance_lightning.types import TOO_LARGE, Ints
-from lance_lightning.world import World
 
 if TYPE_CHECKING:  # it loads Lance; orders are numbers alone
     from lance_lightning.snapshot import Snapshot
@@ -134,7 +138,7 @@ def training_shard(
     global_batch_size: int,
     world: World,
     drop_last: bool,
-) -> TrainShard:
+) -> TrainShare:
     """Return a rank's share of the order of a sampler, made for its split.
 
     Args:
@@ -151,9 +155,9 @@ def training_shard(
     batches = getattr(sampler, "batches", None)
     strided = sampler.strided
     if batches is None:
-        return TrainShard(rows, global_batch_size, world, drop_last, strided)
+        return TrainShare(rows, global_batch_size, world, drop_last, strided)
     mean = -(-rows // batches) * world.size
-    return BatchShard(rows, mean, world, drop_last, strided, batches)
+    return WholeBatchShare(rows, mean, world, drop_last, strided, batches)
 
 
 def _state(sampler: BlockShuffle | Shuffle | Sequential) -> dict[str, Any]:

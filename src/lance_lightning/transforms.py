@@ -11,7 +11,7 @@ import numpy as np
 from lance_lightning.checks import check_importable
 from lance_lightning.errors import ConfigError, TransformError
 from lance_lightning.formats import Format
-from lance_lightning.order import key
+from lance_lightning.ordering import key
 from lance_lightning.randomness import seed_generators, seeded_generators
 
 

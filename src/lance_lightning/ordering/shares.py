@@ -12,8 +12,8 @@ import numpy as np
 
 from lance_lightning.checks import check_int
 from lance_lightning.errors import ConfigError
+from lance_lightning.ordering.world import World
 from lance_lightning.types import Ints
-from lance_lightning.world import World
 
 
 def _check_rows(num_rows: int, world: World) -> None:
@@ -41,7 +41,7 @@ def _check_batches(first: int, last: int, num_batches: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainShard:
+class TrainShare:
     """The share of one rank in an epoch of training.
 
     Global batch t is the positions ``[t G, (t + 1) G)`` for every world size, G the
@@ -166,7 +166,7 @@ class TrainShard:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchShard(TrainShard):
+class WholeBatchShare(TrainShare):
     """The share of one rank where the sampler makes the batches: whole ones.
 
     Step t is the batches ``[t W, (t + 1) W)``, one a rank, W the world size. Those
@@ -223,7 +223,7 @@ class BatchShard(TrainShard):
 
 
 @dataclass(frozen=True, slots=True)
-class EvalShard:
+class EvalShare:
     """The share of one rank in validation, test or prediction.
 
     Each row comes exactly once over all ranks, in the order of the plan, and every

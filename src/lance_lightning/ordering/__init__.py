@@ -1,0 +1,17 @@
+"""Who gets which row when: pure arithmetic."""
+
+from lance_lightning.ordering.block_shuffle import block_shuffle
+from lance_lightning.ordering.permutations import key, keyed, shuffle
+from lance_lightning.ordering.shares import EvalShare, TrainShare, WholeBatchShare
+from lance_lightning.ordering.world import World
+
+__all__ = [
+    "EvalShare",
+    "TrainShare",
+    "WholeBatchShare",
+    "World",
+    "block_shuffle",
+    "key",
+    "keyed",
+    "shuffle",
+]
