@@ -13,8 +13,8 @@ from lance_lightning import (
     Sequential,
     Shuffle,
 )
-from lance_lightning.blobs import BlobDataset, with_blobs
 from lance_lightning.errors import DataError
+from lance_lightning.tables.blobs import BlobDataset, with_blobs
 
 ROWS = 203
 MARK = {"lance-encoding:blob": "true"}

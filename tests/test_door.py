@@ -24,11 +24,11 @@ from lance_lightning import (
     SourceError,
     TransformError,
     reader,
-    snapshot,
 )
-from lance_lightning.door import read_table
 from lance_lightning.fetch import Threads
 from lance_lightning.gather import BufferPool
+from lance_lightning.tables import snapshot
+from lance_lightning.tables.storage import read_table
 
 ROWS, PER_FILE = 1200, 20
 

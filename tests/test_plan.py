@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lance_lightning.errors import SourceError
-from lance_lightning.plan import range_plan, save_offsets
+from lance_lightning.tables.plan import range_plan, save_offsets
 
 
 def test_range_gives_neighbours_and_needs_no_file():

@@ -27,10 +27,10 @@ from lance_lightning import (
     Sequential,
     Shuffle,
 )
-from lance_lightning import remote as remotes
-from lance_lightning import snapshot as snapshots
 from lance_lightning.errors import ConfigError, DataError, SourceError
 from lance_lightning.frozen import replace
+from lance_lightning.tables import remote as remotes
+from lance_lightning.tables import snapshot as snapshots
 
 KEY = "planted-key-0123456789"
 ROWS = 103

@@ -18,9 +18,9 @@ from lance_lightning import BlockShuffle, LanceDataModule, RandomSplit, StateErr
 from lance_lightning.loader import LanceDataLoader
 from lance_lightning.ordering.shares import TrainShare
 from lance_lightning.ordering.world import World
-from lance_lightning.plan import range_plan
 from lance_lightning.reader import Stream, window_grid
 from lance_lightning.state import EpochClock
+from lance_lightning.tables.plan import range_plan
 
 TWO_LOADERS = {
     "stage_splits": {"train": ["a", "b"]},

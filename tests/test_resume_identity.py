@@ -26,9 +26,9 @@ from lance_lightning import (
     Shuffle,
     StateError,
 )
-from lance_lightning.identity import Identity
 from lance_lightning.resume import saved_source
-from lance_lightning.snapshot import Snapshot
+from lance_lightning.tables.identity import Identity
+from lance_lightning.tables.snapshot import Snapshot
 
 ROWS = 37
 STEPS = 10  # of an epoch

@@ -16,11 +16,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lance_lightning.door import read_table, scan_table
 from lance_lightning.errors import ConfigError, SourceError
-from lance_lightning.identity import identity_of
 from lance_lightning.open_objects import as_source
-from lance_lightning.snapshot import Snapshot, strip_secrets
+from lance_lightning.tables import (
+    Snapshot,
+    identity_of,
+    read_table,
+    scan_table,
+    strip_secrets,
+)
 from lance_lightning.types import ROW_ID
 
 

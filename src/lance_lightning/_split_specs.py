@@ -15,7 +15,7 @@ from lance_lightning._permutation_table import arrow_of, rows_of
 from lance_lightning.checks import check_int
 from lance_lightning.errors import ConfigError
 from lance_lightning.frozen import spec
-from lance_lightning.snapshot import strip_secrets
+from lance_lightning.tables import strip_secrets
 from lance_lightning.types import TOO_LARGE
 
 

@@ -13,11 +13,17 @@ import pyarrow as pa
 from lance_lightning.cache_folder import build_once
 from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.frozen import spec
-from lance_lightning.identity import Identity, content_digest, schema_digest
 from lance_lightning.lancedb_objects import is_in_memory, is_table, memory_rows
-from lance_lightning.projection import check_filter_text
-from lance_lightning.snapshot import Snapshot, explained, open_at
 from lance_lightning.sources import Source
+from lance_lightning.tables import (
+    Identity,
+    Snapshot,
+    check_filter_text,
+    content_digest,
+    explained,
+    open_at,
+    schema_digest,
+)
 
 
 @spec("source", eq=False, repr=False)

@@ -17,9 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.arrow import Unordered, batch_of, ordered, taken, with_wide_index
-from lance_lightning.blobs import with_blobs
 from lance_lightning.cache_folder import build_once
-from lance_lightning.door import read_table
 from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.fetch import (
     PIECE_BYTES,
@@ -30,9 +28,8 @@ from lance_lightning.fetch import (
     read_windows,
 )
 from lance_lightning.gather import BufferPool, Pool, RowGather, part_of
-from lance_lightning.plan import Plan
 from lance_lightning.row_sizes import RowSizes
-from lance_lightning.snapshot import Snapshot, strip_secrets
+from lance_lightning.tables import Plan, Snapshot, read_table, strip_secrets, with_blobs
 from lance_lightning.types import Array
 
 CHUNK_BYTES = 8 * PIECE_BYTES

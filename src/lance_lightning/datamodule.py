@@ -63,7 +63,6 @@ from lance_lightning.loader_iterator import LoaderIterator
 from lance_lightning.open_objects import live_source
 from lance_lightning.ordering import EvalShare, World
 from lance_lightning.pins import ALL
-from lance_lightning.plan import Plan
 from lance_lightning.reader import (
     Reader,
     Stream,
@@ -83,7 +82,6 @@ from lance_lightning.samplers import (
     TrainingSplit,
     training_shard,
 )
-from lance_lightning.snapshot import Snapshot
 from lance_lightning.specs import check_saved, from_plain, named, plain_dict
 from lance_lightning.splits import AllRows, Splits, permutation_of
 from lance_lightning.state import (
@@ -93,6 +91,7 @@ from lance_lightning.state import (
     check_same,
     check_version,
 )
+from lance_lightning.tables import Plan, Snapshot
 from lance_lightning.trainer_loops import not_iterable, refuse_other_package
 from lance_lightning.transforms import Transforms
 from lance_lightning.types import STAGES

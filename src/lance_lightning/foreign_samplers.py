@@ -22,15 +22,13 @@ from lance.sampler import ShardedBatchSampler, ShardedFragmentSampler
 from torch.utils.data import DistributedSampler, SequentialSampler
 from torch.utils.data import Sampler as TorchSampler
 
-from lance_lightning.door import read_table
 from lance_lightning.drawn import Drawn, DrawnOrder
 from lance_lightning.errors import ConfigError
 from lance_lightning.frozen import spec
 from lance_lightning.ordering import key
-from lance_lightning.plan import Plan
 from lance_lightning.randomness import seeded_generators
 from lance_lightning.samplers import Sampler, Sequential, SplitSampler, TrainingSplit
-from lance_lightning.snapshot import Snapshot
+from lance_lightning.tables import Plan, Snapshot, read_table
 from lance_lightning.types import ROW_OFFSET, Ints
 
 _DRAWN, _GENERATOR = 102, 103  # what a key is for; see lance_samplers

@@ -17,9 +17,8 @@ from lance_lightning.checks import check_bool, check_seed
 from lance_lightning.errors import ConfigError
 from lance_lightning.frozen import spec, values_of
 from lance_lightning.ordering import key, keyed
-from lance_lightning.plan import Plan
 from lance_lightning.samplers import SplitSampler, TrainingSplit
-from lance_lightning.snapshot import Snapshot
+from lance_lightning.tables import Plan, Snapshot
 from lance_lightning.types import Ints
 
 # What a key is for; no number of `lance_lightning.ordering.permutations`'s own.

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.errors import ConfigError, SourceError
-from lance_lightning.snapshot import explained, strip_secrets
+from lance_lightning.tables import explained, strip_secrets
 from lance_lightning.types import ROW_ID, ROW_OFFSET
 
 MEMORY_BYTES = 4 << 30  # what is copied out of an in-memory database, at most

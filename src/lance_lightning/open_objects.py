@@ -14,7 +14,6 @@ import pyarrow.dataset
 from lance_lightning.arrow_source import ArrowSource, is_frame, is_kind
 from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.frozen import replace, spec
-from lance_lightning.identity import identity_of
 from lance_lightning.lancedb_objects import (
     is_in_memory,
     is_permutation,
@@ -24,8 +23,14 @@ from lance_lightning.lancedb_objects import (
     served_table,
     stored_table,
 )
-from lance_lightning.snapshot import Snapshot, explained, open_at, strip_secrets
 from lance_lightning.sources import LanceDBSource, LanceSource, Source
+from lance_lightning.tables import (
+    Snapshot,
+    explained,
+    identity_of,
+    open_at,
+    strip_secrets,
+)
 
 # -- LanceDB's live objects ----------------------------------------------------
 

@@ -10,7 +10,7 @@ from lance_lightning.lance_samplers import FragmentOrder
 from lance_lightning.loader import LanceDataLoader
 from lance_lightning.ordering import TrainShare, WholeBatchShare
 from lance_lightning.reader import Reader
-from lance_lightning.snapshot import strip_secrets
+from lance_lightning.tables import strip_secrets
 
 # Fragments of fewer bytes in the columns that are read, so many of them, are small.
 MANY_FRAGMENTS = 100

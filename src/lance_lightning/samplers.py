@@ -22,11 +22,11 @@ from lance_lightning.ordering import (
     block_shuffle,
     shuffle,
 )
-from lance_lightning.plan import Plan
+from lance_lightning.tables import Plan
 from lance_lightning.types import TOO_LARGE, Ints
 
 if TYPE_CHECKING:  # it loads Lance; orders are numbers alone
-    from lance_lightning.snapshot import Snapshot
+    from lance_lightning.tables import Snapshot
 
 
 _BLOCK_BYTES = 64 * 1024  # neighbours up to here cost about as much as one row

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 from lance_lightning.checks import check_int, listed
 from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.frozen import fields_of, spec, values_of
-from lance_lightning.identity import identity_of
-from lance_lightning.projection import check_filter_text
-from lance_lightning.remote import SCHEME, RemotePlace
-from lance_lightning.snapshot import (
+from lance_lightning.tables import (
+    SCHEME,
+    RemotePlace,
     Snapshot,
     absolute,
+    check_filter_text,
     checked_out,
     explained,
     from_environment,
+    identity_of,
     local_path,
     open_newest,
     strip_secrets,

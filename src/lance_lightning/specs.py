@@ -19,11 +19,11 @@ from lance_lightning import (
     open_objects,
     samplers,
     separate,
-    snapshot,
     sources,
     splits,
 )
 from lance_lightning.errors import ConfigError
+from lance_lightning.tables import snapshot
 
 TARGET = "_target_"
 HYDRAS_OWN = ("_convert_", "_recursive_")  # keys for instantiate, beside a _target_

@@ -47,11 +47,9 @@ from lance_lightning._split_specs import (
     builder_request,
 )
 from lance_lightning.cache_folder import build_once
-from lance_lightning.door import scan_table
 from lance_lightning.errors import ConfigError, SourceError
-from lance_lightning.plan import Plan, range_plan, save_offsets
-from lance_lightning.snapshot import Snapshot
 from lance_lightning.split_sizes import split_sizes
+from lance_lightning.tables import Plan, Snapshot, range_plan, save_offsets, scan_table
 from lance_lightning.types import ROW_OFFSET
 
 __all__ = [

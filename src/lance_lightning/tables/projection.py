@@ -12,7 +12,7 @@ import pyarrow as pa
 from lance_lightning.arrow import quoted
 from lance_lightning.checks import listed
 from lance_lightning.errors import ConfigError, SourceError
-from lance_lightning.sql import Names, check_filter_sql, check_sql
+from lance_lightning.tables.sql import Names, check_filter_sql, check_sql
 from lance_lightning.types import ROW_ID, ROW_OFFSET
 
 Columns = Sequence[str] | Mapping[str, str] | None

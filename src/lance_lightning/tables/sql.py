@@ -11,7 +11,6 @@ import difflib
 import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -19,22 +18,8 @@ import pyarrow as pa
 from lance_lightning.arrow import quoted
 from lance_lightning.checks import listed
 from lance_lightning.errors import SourceError
+from lance_lightning.tables.sql_tokens import Token, tokens
 
-# Comments do not nest, and a doubled quote is one quote: both as Lance has them.
-_TOKEN = re.compile(
-    r"""
-    (?P<space> \s+ | --[^\n]* | /\*.*?\*/ )
-  | (?P<unread> [nNrRbB]'(?:[^']|'')*' | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$
-      | \$\d+ | \? | (?<![\w\]):`"']):[^\W\d]\w* )
-  | (?P<text> [xX]?'(?:[^']|'')*' )
-  | (?P<double> "(?:[^"]|"")*" )
-  | (?P<quoted> `(?:[^`]|``)*` )
-  | (?P<name> [^\W\d][\w$]* )
-  | (?P<number> \d+(?:\.\d*)?(?:[eE][+-]?\d+)? )
-  | (?P<mark> == | != | <> | <= | >= | \|\| | :: | . )
-    """,
-    re.VERBOSE | re.DOTALL,
-)
 _WORDS = ("name", "quoted", "double")
 _COMPARED = {"=", "==", "!=", "<>", "<", ">", "<=", ">="}
 _COMPARED |= {"like", "ilike", "in", "between", "is"}
@@ -42,51 +27,6 @@ _CHANGING = re.compile(
     r"\b(?:random|rand|uuid|now|today)\s*\(|\bcurrent_(?:date|time(?:stamp)?)\b",
     re.IGNORECASE,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token of SQL.
-
-    Args:
-        kind: ``"name"``; ``"quoted"``, a name in backquotes; ``"text"`` and
-            ``"double"``, text in single and in double quotes; ``"number"``;
-            ``"mark"``; ``"unread"``, what Lance's planner stops the process at.
-        text: As it is written.
-        start: Where it begins.
-    """
-
-    kind: str
-    text: str
-    start: int
-
-    @property
-    def stop(self) -> int:
-        """Where it ends."""
-        return self.start + len(self.text)
-
-    @property
-    def value(self) -> str:
-        """The name or the text without its quotes."""
-        if self.kind not in ("text", "double", "quoted"):
-            return self.text
-        quote = self.text[-1]
-        inner = self.text[self.text.index(quote) + 1 : -1]
-        return inner.replace(quote * 2, quote)
-
-    @property
-    def word(self) -> str:
-        """A keyword or mark in lower case; nothing for what is quoted."""
-        return self.text.lower() if self.kind in ("name", "mark") else ""
-
-
-def tokens(sql: str) -> list[Token]:
-    """Return the tokens of SQL text, without spaces and comments."""
-    return [
-        Token(found.lastgroup or "", found.group(), found.start())
-        for found in _TOKEN.finditer(sql)
-        if found.lastgroup != "space"
-    ]
 
 
 # -- the columns of a table ----------------------------------------------------

@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.errors import DataError, SourceError
-from lance_lightning.identity import Identity, hex_digest, schema_digest
-from lance_lightning.projection import SYSTEM_COLUMNS
-from lance_lightning.snapshot import explained, strip_secrets
+from lance_lightning.tables.identity import Identity, hex_digest, schema_digest
+from lance_lightning.tables.projection import SYSTEM_COLUMNS
+from lance_lightning.tables.secrets import explained, strip_secrets
 from lance_lightning.types import ROW_OFFSET
 
 SCHEME = "db://"

@@ -13,13 +13,9 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from lance_lightning.errors import SourceError
-from lance_lightning.snapshot import (
-    Snapshot,
-    checked_out,
-    explained,
-    open_newest,
-    strip_secrets,
-)
+from lance_lightning.tables.opening import checked_out, open_newest
+from lance_lightning.tables.secrets import explained, strip_secrets
+from lance_lightning.tables.snapshot import Snapshot
 
 T = TypeVar("T")
 
