@@ -23,7 +23,7 @@ from lance_lightning import (
     Sequential,
     SourceError,
 )
-from lance_lightning.open_objects import TableSource, as_source
+from lance_lightning.sources.open_objects import TableSource, as_source
 
 
 def ids(start, stop):
@@ -228,7 +228,7 @@ def test_what_is_no_source_says_what_to_write():
 def test_no_package_is_imported_to_look_at_a_source():
     code = (
         "import sys, pyarrow as pa\n"
-        "from lance_lightning.open_objects import as_source\n"
+        "from lance_lightning.sources.open_objects import as_source\n"
         "before = set(sys.modules)\n"
         "as_source('x.lance'), as_source(pa.table({'id': [1]}))\n"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"

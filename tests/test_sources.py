@@ -18,11 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lance_lightning.arrow_source import ArrowSource
 from lance_lightning.errors import ConfigError, SourceError
-from lance_lightning.open_objects import as_source
-from lance_lightning.separate import SeparateSources
-from lance_lightning.sources import LanceDBSource, LanceSource, Source
+from lance_lightning.sources.arrow import ArrowSource
+from lance_lightning.sources.base import Source
+from lance_lightning.sources.database import LanceDBSource
+from lance_lightning.sources.lance import LanceSource
+from lance_lightning.sources.open_objects import as_source
+from lance_lightning.sources.separate import SeparateSources
 from lance_lightning.tables import snapshot as snapshots
 from lance_lightning.tables.identity import Identity, content_digest, schema_digest
 from lance_lightning.tables.secrets import explained, strip_secrets

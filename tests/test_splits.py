@@ -22,10 +22,11 @@ from lancedb.permutation import Permutation, permutation_builder
 
 from lance_lightning import _builder, splits
 from lance_lightning._split_specs import builder_sizes
-from lance_lightning.arrow_source import ArrowSource
 from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.frozen import replace
-from lance_lightning.sources import LanceDBSource, LanceSource
+from lance_lightning.sources.arrow import ArrowSource
+from lance_lightning.sources.database import LanceDBSource
+from lance_lightning.sources.lance import LanceSource
 from lance_lightning.split_sizes import split_sizes
 from lance_lightning.splits import (
     AllRows,

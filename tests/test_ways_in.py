@@ -22,8 +22,8 @@ from lance_lightning import (
     SeparateSources,
     Sequential,
 )
-from lance_lightning import lancedb_objects as objects
 from lance_lightning.errors import ConfigError, SourceError, StateError
+from lance_lightning.sources import lancedb_internals as objects
 from lance_lightning.types import OUTPUT_FORMATS
 
 

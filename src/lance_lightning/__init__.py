@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lance_lightning.arrow_source import ArrowSource
     from lance_lightning.datamodule import LanceDataModule
     from lance_lightning.dataset import LanceMapDataset
     from lance_lightning.errors import (
@@ -27,8 +26,12 @@ if TYPE_CHECKING:
     from lance_lightning.loader import LanceDataLoader
     from lance_lightning.ordering import World
     from lance_lightning.samplers import BlockShuffle, Sequential, Shuffle
-    from lance_lightning.separate import SeparateSources
-    from lance_lightning.sources import LanceDBSource, LanceSource
+    from lance_lightning.sources import (
+        ArrowSource,
+        LanceDBSource,
+        LanceSource,
+        SeparateSources,
+    )
     from lance_lightning.splits import (
         AllRows,
         CalculatedSplit,
@@ -42,7 +45,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "AllRows": "splits",
-    "ArrowSource": "arrow_source",
+    "ArrowSource": "sources",
     "BlockShuffle": "samplers",
     "CalculatedSplit": "splits",
     "ConfigError": "errors",
@@ -57,7 +60,7 @@ _MODULES = {
     "LanceSource": "sources",
     "PermutationSplit": "splits",
     "RandomSplit": "splits",
-    "SeparateSources": "separate",
+    "SeparateSources": "sources",
     "Sequential": "samplers",
     "SequentialSplit": "splits",
     "ShardedBatches": "lance_samplers",

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.errors import ConfigError, SourceError
-from lance_lightning.open_objects import as_source
+from lance_lightning.sources import as_source
 from lance_lightning.tables import (
     Snapshot,
     identity_of,

@@ -11,10 +11,15 @@ from torch.utils.data import Sampler as TorchSampler
 from lance_lightning.checks import check_importable, check_int, check_one_of
 from lance_lightning.errors import ConfigError
 from lance_lightning.lance_samplers import ShardedBatches, ShardedFragments
-from lance_lightning.open_objects import PermutationSource, TableSource
 from lance_lightning.samplers import BlockShuffle, Sequential, Shuffle
-from lance_lightning.separate import SeparateSources
-from lance_lightning.sources import LanceDBSource, LanceSource, Source
+from lance_lightning.sources import (
+    LanceDBSource,
+    LanceSource,
+    PermutationSource,
+    SeparateSources,
+    Source,
+    TableSource,
+)
 from lance_lightning.splits import AllRows, PermutationSplit, Splits
 from lance_lightning.transforms import Transforms
 from lance_lightning.types import STAGES

@@ -25,12 +25,10 @@ from lance_lightning.errors import ConfigError
 from lance_lightning.foreign_samplers import as_spec
 from lance_lightning.formats import Format
 from lance_lightning.loader import check_dataloader_kwargs
-from lance_lightning.open_objects import as_source
 from lance_lightning.ordering import World
 from lance_lightning.pins import ALL, PinnedTables
 from lance_lightning.samplers import Sampler, SplitSampler
-from lance_lightning.separate import SeparateSources
-from lance_lightning.sources import Source
+from lance_lightning.sources import SeparateSources, Source, as_source
 from lance_lightning.specs import SAMPLERS, SPLITS, spec_of
 from lance_lightning.splits import AllRows, Splits
 from lance_lightning.transforms import Transforms

@@ -60,7 +60,6 @@ from lance_lightning.hyperparameters import (
 from lance_lightning.iterable_dataset import LanceIterableDataset
 from lance_lightning.loader import LanceDataLoader
 from lance_lightning.loader_iterator import LoaderIterator
-from lance_lightning.open_objects import live_source
 from lance_lightning.ordering import EvalShare, World
 from lance_lightning.pins import ALL
 from lance_lightning.reader import (
@@ -82,6 +81,7 @@ from lance_lightning.samplers import (
     TrainingSplit,
     training_shard,
 )
+from lance_lightning.sources import live_source
 from lance_lightning.specs import check_saved, from_plain, named, plain_dict
 from lance_lightning.splits import AllRows, Splits, permutation_of
 from lance_lightning.state import (

@@ -13,16 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from lance_lightning import (
-    arrow_source,
-    lance_samplers,
-    open_objects,
-    samplers,
-    separate,
-    sources,
-    splits,
-)
+from lance_lightning import lance_samplers, samplers, sources, splits
 from lance_lightning.errors import ConfigError
+from lance_lightning.sources import arrow as arrow_source
+from lance_lightning.sources import open_objects, separate
 from lance_lightning.tables import snapshot
 
 TARGET = "_target_"

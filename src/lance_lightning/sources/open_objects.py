@@ -9,12 +9,14 @@ from typing import Any
 
 import lance
 import pyarrow as pa
-import pyarrow.dataset
 
-from lance_lightning.arrow_source import ArrowSource, is_frame, is_kind
 from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.frozen import replace, spec
-from lance_lightning.lancedb_objects import (
+from lance_lightning.sources.arrow import ArrowSource, is_frame, is_kind
+from lance_lightning.sources.base import Source
+from lance_lightning.sources.database import LanceDBSource
+from lance_lightning.sources.lance import LanceSource
+from lance_lightning.sources.lancedb_internals import (
     is_in_memory,
     is_permutation,
     is_remote,
@@ -23,7 +25,6 @@ from lance_lightning.lancedb_objects import (
     served_table,
     stored_table,
 )
-from lance_lightning.sources import LanceDBSource, LanceSource, Source
 from lance_lightning.tables import (
     Snapshot,
     explained,

@@ -7,8 +7,10 @@ from typing import Any
 from lance_lightning.checks import listed
 from lance_lightning.errors import ConfigError
 from lance_lightning.frozen import fields_of, refuse_unknown, spec
-from lance_lightning.open_objects import as_source
-from lance_lightning.sources import LanceDBSource, LanceSource, Source
+from lance_lightning.sources.base import Source
+from lance_lightning.sources.database import LanceDBSource
+from lance_lightning.sources.lance import LanceSource
+from lance_lightning.sources.open_objects import as_source
 
 
 @spec("source", repr=False)

@@ -13,8 +13,12 @@ import pyarrow as pa
 from lance_lightning.cache_folder import build_once
 from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.frozen import spec
-from lance_lightning.lancedb_objects import is_in_memory, is_table, memory_rows
-from lance_lightning.sources import Source
+from lance_lightning.sources.base import Source
+from lance_lightning.sources.lancedb_internals import (
+    is_in_memory,
+    is_table,
+    memory_rows,
+)
 from lance_lightning.tables import (
     Identity,
     Snapshot,
