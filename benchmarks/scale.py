@@ -20,9 +20,9 @@ from typing import Any
 
 from lance_lightning.ordering.shares import EvalShare, TrainShare
 from lance_lightning.ordering.world import World
-from lance_lightning.samplers import (
+from lance_lightning.samplers.base import Sampler
+from lance_lightning.samplers.builtin import (
     BlockShuffle,
-    Sampler,
     Sequential,
     Shuffle,
     from_state,

@@ -24,9 +24,9 @@ from lance_lightning import (
     ShardedFragments,
     StateError,
 )
-from lance_lightning.lance_samplers import BatchOrder, FragmentOrder
 from lance_lightning.ordering.world import World
-from lance_lightning.samplers import training_shard
+from lance_lightning.samplers.base import training_shard
+from lance_lightning.samplers.sharded import BatchOrder, FragmentOrder
 
 pinned = settings(derandomize=True, deadline=None, max_examples=60)
 BOTH = [ShardedFragments, ShardedBatches]

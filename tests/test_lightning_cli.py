@@ -466,7 +466,7 @@ def test_the_help_says_what_each_argument_takes(parse, capsys):
     assert "Callable[[Any], Any]" in text
     for name in ("RandomSplit", "CalculatedSplit", "Shuffle", "ShardedBatches"):
         assert f"lance_lightning.{name}" in text
-    for inner in ("_Pinned", "PermutationSource", "lance_lightning.samplers."):
+    for inner in ("_Pinned", "PermutationSource", "lance_lightning.samplers.builtin."):
         assert inner not in text
 
 

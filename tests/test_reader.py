@@ -30,7 +30,7 @@ from lance_lightning import (
     reader,
 )
 from lance_lightning.grid import Requests, WindowGrid
-from lance_lightning.lance_samplers import FragmentOrder
+from lance_lightning.samplers.sharded import FragmentOrder
 from lance_lightning.workers import Workers
 
 

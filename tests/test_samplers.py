@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from lance_lightning.errors import ConfigError, StateError
 from lance_lightning.ordering.shares import TrainShare
 from lance_lightning.ordering.world import World
-from lance_lightning.samplers import BlockShuffle, Sequential, Shuffle, from_state
+from lance_lightning.samplers.builtin import (
+    BlockShuffle,
+    Sequential,
+    Shuffle,
+    from_state,
+)
 
 pinned = settings(derandomize=True, deadline=None, max_examples=40)
 

@@ -22,10 +22,15 @@ if TYPE_CHECKING:
         WorkerError,
     )
     from lance_lightning.iterable_dataset import LanceIterableDataset
-    from lance_lightning.lance_samplers import ShardedBatches, ShardedFragments
     from lance_lightning.loader import LanceDataLoader
     from lance_lightning.ordering import World
-    from lance_lightning.samplers import BlockShuffle, Sequential, Shuffle
+    from lance_lightning.samplers import (
+        BlockShuffle,
+        Sequential,
+        ShardedBatches,
+        ShardedFragments,
+        Shuffle,
+    )
     from lance_lightning.sources import (
         ArrowSource,
         LanceDBSource,
@@ -63,8 +68,8 @@ _MODULES = {
     "SeparateSources": "sources",
     "Sequential": "samplers",
     "SequentialSplit": "splits",
-    "ShardedBatches": "lance_samplers",
-    "ShardedFragments": "lance_samplers",
+    "ShardedBatches": "samplers",
+    "ShardedFragments": "samplers",
     "Shuffle": "samplers",
     "SourceError": "errors",
     "StateError": "errors",

@@ -10,8 +10,13 @@ from torch.utils.data import Sampler as TorchSampler
 
 from lance_lightning.checks import check_importable, check_int, check_one_of
 from lance_lightning.errors import ConfigError
-from lance_lightning.lance_samplers import ShardedBatches, ShardedFragments
-from lance_lightning.samplers import BlockShuffle, Sequential, Shuffle
+from lance_lightning.samplers import (
+    BlockShuffle,
+    Sequential,
+    ShardedBatches,
+    ShardedFragments,
+    Shuffle,
+)
 from lance_lightning.sources import (
     LanceDBSource,
     LanceSource,

@@ -22,12 +22,11 @@ from lance_lightning.cache_folder import cache_dir as find_cache_dir
 from lance_lightning.checks import check_bool, check_importable, check_int, check_seed
 from lance_lightning.columns import functions_of
 from lance_lightning.errors import ConfigError
-from lance_lightning.foreign_samplers import as_spec
 from lance_lightning.formats import Format
 from lance_lightning.loader import check_dataloader_kwargs
 from lance_lightning.ordering import World
 from lance_lightning.pins import ALL, PinnedTables
-from lance_lightning.samplers import Sampler, SplitSampler
+from lance_lightning.samplers import Sampler, SplitSampler, as_spec
 from lance_lightning.sources import SeparateSources, Source, as_source
 from lance_lightning.specs import SAMPLERS, SPLITS, spec_of
 from lance_lightning.splits import AllRows, Splits

@@ -45,7 +45,6 @@ from lance_lightning.display import (
     splits_shown,
     text_of,
 )
-from lance_lightning.drawn import DrawnOrder
 from lance_lightning.errors import ConfigError, LanceLightningError, StateError
 from lance_lightning.fit_position import FitPosition
 from lance_lightning.forks import refuse_fork
@@ -76,6 +75,7 @@ from lance_lightning.resume import adopted
 from lance_lightning.row_sizes import RowSizes
 from lance_lightning.samplers import (
     BlockShuffle,
+    DrawnEpochs,
     Sampler,
     SplitSampler,
     TrainingSplit,
@@ -713,7 +713,7 @@ class LanceDataModule(PlainHyperparameters):
                 seed=self.seed,
             )
         )
-        if self.num_workers and isinstance(made, DrawnOrder):
+        if self.num_workers and isinstance(made, DrawnEpochs):
             made.check_importable()
         return made
 

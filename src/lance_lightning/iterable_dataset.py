@@ -14,7 +14,6 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from lance_lightning.checks import check_int
 from lance_lightning.display import html_of, text_of
-from lance_lightning.drawn import DrawnOrder
 from lance_lightning.errors import ConfigError, StateError
 from lance_lightning.fetch import Ahead, Threads, read_ahead
 from lance_lightning.forks import refuse_fork
@@ -22,6 +21,7 @@ from lance_lightning.gather import BufferPool
 from lance_lightning.loader import LanceDataLoader
 from lance_lightning.ordering import TrainShare
 from lance_lightning.reader import Reader, Window
+from lance_lightning.samplers import DrawnEpochs
 from lance_lightning.state import check_version
 
 
@@ -121,7 +121,7 @@ class LanceIterableDataset(IterableDataset[Any]):
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         stream = self._reader.stream
-        if info is not None and isinstance(stream.sampler, DrawnOrder):
+        if info is not None and isinstance(stream.sampler, DrawnEpochs):
             raise ConfigError(
                 "the sampler draws an epoch whole, in one process, so workers of a "
                 "DataLoader of your own cannot share it: use num_workers=0 there, or "

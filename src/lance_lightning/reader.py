@@ -14,7 +14,6 @@ from lance_lightning.arrow import Unordered, sql_name
 from lance_lightning.column_cache import CachedRows
 from lance_lightning.columns import nulls_error
 from lance_lightning.display import Facts, Shown, columns_shown
-from lance_lightning.drawn import DrawnOrder
 from lance_lightning.errors import DecodeError, NullError, TransformError, WorkerError
 from lance_lightning.fetch import (
     COLUMN_BYTES,
@@ -36,7 +35,7 @@ from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.grid import Requests, WindowGrid
 from lance_lightning.ordering import EvalShare, TrainShare, WholeBatchShare
 from lance_lightning.row_sizes import RowSizes, Seen, largest_value
-from lance_lightning.samplers import BlockShuffle, Sampler
+from lance_lightning.samplers import BlockShuffle, DrawnEpochs, Sampler
 from lance_lightning.tables import BlobDataset, Plan, Snapshot, read_table, with_blobs
 from lance_lightning.transforms import BatchPlace, Transforms, make_batch
 from lance_lightning.types import ROW_ID, Array
@@ -118,7 +117,7 @@ class Stream:
 
         On the main thread: a sampler of others may draw from global generators.
         """
-        if isinstance(self.sampler, DrawnOrder):
+        if isinstance(self.sampler, DrawnEpochs):
             self.sampler.begin(self.seed, epoch)
 
 

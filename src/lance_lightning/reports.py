@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lance_lightning.lance_samplers import FragmentOrder
 from lance_lightning.loader import LanceDataLoader
 from lance_lightning.ordering import TrainShare, WholeBatchShare
 from lance_lightning.reader import Reader
+from lance_lightning.samplers import FragmentOrder
 from lance_lightning.tables import strip_secrets
 
 # Fragments of fewer bytes in the columns that are read, so many of them, are small.

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from lance_lightning import lance_samplers, samplers, sources, splits
+from lance_lightning import samplers, sources, splits
 from lance_lightning.errors import ConfigError
+from lance_lightning.samplers import sharded as lance_samplers
 from lance_lightning.sources import arrow as arrow_source
 from lance_lightning.sources import open_objects, separate
 from lance_lightning.tables import snapshot

@@ -6,10 +6,10 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from lance_lightning.drawn import DrawnOrder
 from lance_lightning.grid import Request
 from lance_lightning.reader import Reader, Rows
 from lance_lightning.row_sizes import Seen
+from lance_lightning.samplers import DrawnEpochs
 
 
 class WindowRequests:
@@ -37,7 +37,7 @@ class WindowRequests:
         self._limit = min(reader.window_bytes, most_bytes)
         # What a sampler of others draws is drawn here alone: in another process it
         # could draw something else.
-        self._draws = isinstance(reader.stream.sampler, DrawnOrder)
+        self._draws = isinstance(reader.stream.sampler, DrawnEpochs)
         self._batch_rows = reader.stream.batch_rows
         self._most_sent = most_sent
         self._most_batches = max(1, most_sent // max(1, batch_bytes))

@@ -22,12 +22,13 @@ from lance.sampler import ShardedBatchSampler, ShardedFragmentSampler
 from torch.utils.data import DistributedSampler, SequentialSampler
 from torch.utils.data import Sampler as TorchSampler
 
-from lance_lightning.drawn import Drawn, DrawnOrder
 from lance_lightning.errors import ConfigError
 from lance_lightning.frozen import spec
 from lance_lightning.ordering import key
 from lance_lightning.randomness import seeded_generators
-from lance_lightning.samplers import Sampler, Sequential, SplitSampler, TrainingSplit
+from lance_lightning.samplers.base import Sampler, SplitSampler, TrainingSplit
+from lance_lightning.samplers.builtin import Sequential
+from lance_lightning.samplers.drawn_epochs import DrawnEpoch, DrawnEpochs
 from lance_lightning.tables import Plan, Snapshot, read_table
 from lance_lightning.types import ROW_OFFSET, Ints
 
@@ -91,7 +92,7 @@ class OfTorch:
         if type(sampler) is SequentialSampler and len(sampler) == split.plan.num_rows:
             return Sequential()
         draw = functools.partial(_draw_torch, _unsharded(sampler), split.plan.num_rows)
-        return DrawnOrder(_name(sampler), draw, split, strided=True)
+        return DrawnEpochs(_name(sampler), draw, split, strided=True)
 
     def _made(self, split: TrainingSplit) -> Any:
         given = self.given
@@ -162,7 +163,7 @@ class OfLance:
         draw = functools.partial(
             _draw_lance, self.given, split.snapshot, split.plan, split.global_batch_size
         )
-        return DrawnOrder(_name(self.given), draw, split, strided=False)
+        return DrawnEpochs(_name(self.given), draw, split, strided=False)
 
     def state(self) -> dict[str, Any]:
         """Return the sampler's name."""
@@ -212,7 +213,7 @@ def _parts(sampler: Any) -> list[Any]:
     return [sampler, getattr(sampler, "sampler", None)]
 
 
-def _draw_torch(sampler: Any, num_rows: int, seed: int, epoch: int) -> Drawn:
+def _draw_torch(sampler: Any, num_rows: int, seed: int, epoch: int) -> DrawnEpoch:
     """Return what a sampler of torch's yields; ``num_rows`` are the split's.
 
     Raises:
@@ -244,7 +245,7 @@ def _draw_torch(sampler: Any, num_rows: int, seed: int, epoch: int) -> Drawn:
             f"the sampler {_name(sampler)} yields a batch without a row; let it leave "
             "such batches out"
         )
-    return Drawn(indices, ends)
+    return DrawnEpoch(indices, ends)
 
 
 def _as_indices(name: str, found: list[Any]) -> Ints:
@@ -261,7 +262,7 @@ def _as_indices(name: str, found: list[Any]) -> Ints:
 
 def _draw_lance(
     sampler: Any, snapshot: Snapshot, plan: Plan, rows: int, seed: int, epoch: int
-) -> Drawn:
+) -> DrawnEpoch:
     """Return which rows of a split a sampler of Lance's yields, in its order.
 
     It is called with the whole table; rows that are not in the split are passed over.
@@ -282,11 +283,11 @@ def _draw_lance(
     offsets = np.concatenate([*found, np.empty(0, np.int64)])
     if plan.is_range:
         inside = (offsets >= plan.start) & (offsets < plan.start + plan.num_rows)
-        return Drawn(offsets[inside] - plan.start)
+        return DrawnEpoch(offsets[inside] - plan.start)
     own = plan.offsets(np.arange(plan.num_rows, dtype=np.int64))
     order = np.argsort(own, kind="stable")
     at = order[np.minimum(np.searchsorted(own, offsets, sorter=order), len(own) - 1)]
-    return Drawn(at[own[at] == offsets])
+    return DrawnEpoch(at[own[at] == offsets])
 
 
 def _offsets(name: str, batch: Any) -> Ints:

@@ -17,7 +17,7 @@ from lance_lightning.checks import check_bool, check_seed
 from lance_lightning.errors import ConfigError
 from lance_lightning.frozen import spec, values_of
 from lance_lightning.ordering import key, keyed
-from lance_lightning.samplers import SplitSampler, TrainingSplit
+from lance_lightning.samplers.base import SplitSampler, TrainingSplit
 from lance_lightning.tables import Plan, Snapshot
 from lance_lightning.types import Ints
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from lance_lightning.checks import check_importable
 from lance_lightning.errors import ConfigError
-from lance_lightning.samplers import TrainingSplit
+from lance_lightning.samplers.base import TrainingSplit
 from lance_lightning.types import Ints
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnEpoch:
     """What a sampler yielded for one epoch.
 
     Args:
@@ -38,7 +38,7 @@ class Drawn:
         return digest.hexdigest()[:16]
 
 
-class DrawnOrder:
+class DrawnEpochs:
     """The order of a sampler that yields its epochs.
 
     An epoch is as long as the first one. The last two are kept, of 8 bytes a row, in
@@ -57,7 +57,7 @@ class DrawnOrder:
     def __init__(
         self,
         name: str,
-        draw: Callable[[int, int], Drawn],
+        draw: Callable[[int, int], DrawnEpoch],
         split: TrainingSplit,
         *,
         strided: bool,
@@ -87,7 +87,7 @@ class DrawnOrder:
         """Raise a `ConfigError` unless a spawned worker could load the sampler."""
         check_importable(f"the sampler {self._name}", self._draw)
 
-    def begin(self, seed: int, epoch: int) -> Drawn:
+    def begin(self, seed: int, epoch: int) -> DrawnEpoch:
         """Return an epoch, drawn now unless it is one of the last two that were.
 
         On the main thread: the global generators are seeded meanwhile.
@@ -112,7 +112,7 @@ class DrawnOrder:
 
     def resolve(
         self, num_rows: int, global_batch_size: int, row_bytes: int
-    ) -> DrawnOrder:
+    ) -> DrawnEpochs:
         """Return the order itself: it has no sizes."""
         return self
 
