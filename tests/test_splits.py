@@ -20,24 +20,25 @@ import pyarrow as pa
 import pytest
 from lancedb.permutation import Permutation, permutation_builder
 
-from lance_lightning import _builder, splits
-from lance_lightning._split_specs import builder_sizes
+from lance_lightning import splits
 from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.frozen import replace
 from lance_lightning.sources.arrow import ArrowSource
 from lance_lightning.sources.database import LanceDBSource
 from lance_lightning.sources.lance import LanceSource
-from lance_lightning.split_sizes import split_sizes
-from lance_lightning.splits import (
+from lance_lightning.splits import builder as _builder
+from lance_lightning.splits.builder_request import builder_sizes
+from lance_lightning.splits.building import build_plans
+from lance_lightning.splits.lancedb_permutation import permutation_of
+from lance_lightning.splits.specs import (
     AllRows,
     CalculatedSplit,
     HashSplit,
     PermutationSplit,
     RandomSplit,
     SequentialSplit,
-    build_plans,
-    permutation_of,
 )
+from lance_lightning.splits.split_sizes import split_sizes
 
 FILTER = "id % 3 != 1"
 

@@ -20,7 +20,7 @@ from lance_lightning import (
 from lance_lightning.arrow.sql_names import quoted
 from lance_lightning.errors import DataError, SourceError
 from lance_lightning.formats.format import Format
-from lance_lightning.splits import build_plans
+from lance_lightning.splits.building import build_plans
 from lance_lightning.tables.sql_tokens import tokens
 
 BOX = {"left": 1, "Up Right": 2, "or.der": 3}

@@ -8,7 +8,7 @@ import math
 import operator
 from typing import Any
 
-from lance_lightning._split_specs import builder_sizes
+from lance_lightning.splits.builder_request import builder_sizes
 
 
 def split_sizes(splits: Any, num_rows: int) -> list[int]:

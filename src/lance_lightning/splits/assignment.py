@@ -8,11 +8,6 @@ calculated splits need no builder, nor lancedb.
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
-import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,193 +16,43 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
-from lance_lightning._builder import (
+from lance_lightning.errors import ConfigError, SourceError
+from lance_lightning.splits.builder import (
     assign,
     assigned_of,
     write_blank_stand_in,
     write_stand_in,
 )
-from lance_lightning._permutation_table import (
+from lance_lightning.splits.builder_request import builder_request
+from lance_lightning.splits.permutation_table import (
     arrow_of,
     check_base,
     offsets_of,
-    row_ids,
     rows_of,
 )
-from lance_lightning._split_specs import (
+from lance_lightning.splits.progress_bar import Progress
+from lance_lightning.splits.specs import (
     AllRows,
     CalculatedSplit,
     HashSplit,
     PermutationSplit,
-    RandomSplit,
     SequentialSplit,
-    Splits,
-    builder_request,
 )
-from lance_lightning.cache_folder import build_once
-from lance_lightning.errors import ConfigError, SourceError
-from lance_lightning.split_sizes import split_sizes
-from lance_lightning.tables import Plan, Snapshot, range_plan, save_offsets, scan_table
+from lance_lightning.splits.split_sizes import split_sizes
+from lance_lightning.tables import Snapshot, scan_table
 from lance_lightning.types import ROW_OFFSET
-
-__all__ = [
-    "AllRows",
-    "CalculatedSplit",
-    "HashSplit",
-    "PermutationSplit",
-    "RandomSplit",
-    "SequentialSplit",
-    "Splits",
-    "build_plans",
-    "permutation_of",
-]
-
-FORMAT = 1  # of the plans' folders: part of their name
-_SPECS = (
-    AllRows,
-    RandomSplit,
-    HashSplit,
-    SequentialSplit,
-    CalculatedSplit,
-    PermutationSplit,
-)
-_META = "meta.json"
-_PATIENCE = 5.0  # seconds of building before a bar says so; lancedb needs one or two
-_log = logging.getLogger(__name__)
-
-
-# -- plans ---------------------------------------------------------------------
-
-
-def build_plans(
-    splits: Splits,
-    snapshot: Snapshot,
-    filter: str | None,
-    cache: Path,
-    *,
-    progress: bool = True,
-) -> dict[str, Plan]:
-    """Return split name -> plan, built now unless the cache has them.
-
-    A split may have no row. Processes that ask at the same time build once.
-
-    Args:
-        splits: Who gets which rows.
-        snapshot: The table, pinned.
-        filter: A SQL expression that rows must pass, or None.
-        cache: The cache folder.
-        progress: Show a bar on stderr when it takes longer than a few seconds.
-
-    Raises:
-        ConfigError: The splits do not fit the table, or LanceDB's builder failed.
-        SourceError: The filter or a column does not fit the table.
-    """
-    if not isinstance(splits, _SPECS):
-        listed = ", ".join(spec.__name__ for spec in _SPECS)
-        raise ConfigError(f"splits must be one of {listed}, got {splits!r}")
-    snapshot.check_filter(filter)
-    if isinstance(splits, AllRows) and filter is None:
-        return {splits.name: range_plan(splits.name, 0, snapshot.num_rows)}
-    what = {
-        "format": FORMAT,
-        "identity": snapshot.identity.to_dict(),
-        "filter": filter,
-        "splits": splits.key(),
-    }
-    canonical = json.dumps(what, sort_keys=True, separators=(",", ":"))
-    name = hashlib.sha256(canonical.encode()).hexdigest()
-    build = functools.partial(
-        _build, what=what, splits=splits, snapshot=snapshot, progress=progress
-    )
-    return _read_plans(build_once(Path(cache).absolute() / "plans" / name, build))
-
-
-def _build(
-    folder: Path,
-    *,
-    what: dict[str, Any],
-    splits: Any,
-    snapshot: Snapshot,
-    progress: bool,
-) -> None:
-    scratch = folder / "scratch"
-    scratch.mkdir()
-    bar = _Progress(snapshot.num_rows, progress)
-    try:
-        table = _Rows(snapshot, what["filter"], bar)
-        offsets = _offsets_of_splits(splits, table, scratch)
-    finally:
-        bar.close()
-    shutil.rmtree(scratch)
-    plans = [
-        save_offsets(folder / f"{index}.npy", name, rows)
-        for index, (name, rows) in enumerate(
-            zip(splits.split_names, offsets, strict=True)
-        )
-    ]
-    sizes = ", ".join(f"{plan.name} {plan.num_rows}" for plan in plans)
-    left = snapshot.num_rows - sum(plan.num_rows for plan in plans)
-    _log.info("built splits: %s; rows in no split: %d", sizes, left)
-    found = {**what, "plans": [_plan_meta(plan) for plan in plans]}
-    (folder / _META).write_text(json.dumps(found, indent=1), encoding="utf-8")
-
-
-def _plan_meta(plan: Plan) -> dict[str, Any]:
-    return {
-        "name": plan.name,
-        "num_rows": plan.num_rows,
-        "digest": plan.digest,
-        "file": Path(plan.path).name if plan.path else None,
-        "start": plan.start,
-        "sorted": plan.sorted,
-    }
-
-
-def _read_plans(folder: Path) -> dict[str, Plan]:
-    found = json.loads((folder / _META).read_text(encoding="utf-8"))["plans"]
-    plans = {}
-    for meta in found:
-        name = meta.pop("file")
-        path = str(folder / name) if name else None
-        plans[meta["name"]] = Plan(path=path, **meta)
-    return plans
-
-
-class _Progress:
-    """A bar on stderr, once the work has taken longer than a user expects."""
-
-    def __init__(self, num_rows: int, wanted: bool) -> None:
-        self._bar = tqdm(
-            desc="lance_lightning: building the splits, once",
-            total=num_rows,
-            unit=" rows",
-            delay=_PATIENCE,
-            miniters=0,  # its clock goes on where no row is counted
-            disable=not wanted,
-            leave=False,
-        )
-
-    def tick(self, rows: int = 0) -> None:
-        """Show that it goes on, by so many rows."""
-        self._bar.update(rows)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        self._bar.close()
-
 
 # -- rows of the table ---------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class FilteredRows:
     """The rows of the table that the filter keeps, in scan order."""
 
     snapshot: Snapshot
     filter: str | None
-    progress: _Progress
+    progress: Progress
 
     def batches(self, columns: Any) -> Iterator[Any]:
         """Yield record batches of the columns, then the row offset."""
@@ -230,7 +75,7 @@ class _Rows:
 # -- assignment ----------------------------------------------------------------
 
 
-def _offsets_of_splits(splits: Any, table: _Rows, scratch: Path) -> list[Any]:
+def offsets_of_splits(splits: Any, table: FilteredRows, scratch: Path) -> list[Any]:
     """Return the row offsets of each split."""
     if isinstance(splits, AllRows):
         return [table.offsets()]
@@ -268,7 +113,9 @@ def _check_sizes(splits: Any, num_rows: int) -> None:
         )
 
 
-def _stand_in_of_columns(columns: Sequence[str], table: _Rows, scratch: Path) -> Any:
+def _stand_in_of_columns(
+    columns: Sequence[str], table: FilteredRows, scratch: Path
+) -> Any:
     """Write the columns of the kept rows, and return the kept rows' offsets."""
     asked = [*columns, ROW_OFFSET]
     found = table.snapshot.projected_schema(asked)
@@ -288,7 +135,7 @@ def _stand_in_of_columns(columns: Sequence[str], table: _Rows, scratch: Path) ->
     return np.concatenate(offsets)
 
 
-def _calculated(splits: CalculatedSplit, table: _Rows) -> tuple[Any, Any]:
+def _calculated(splits: CalculatedSplit, table: FilteredRows) -> tuple[Any, Any]:
     """Return the kept rows' offsets, and the split of each."""
     sql, count = splits.calculation, len(splits.split_names)
     _check_calculation(sql, table.snapshot)
@@ -329,7 +176,7 @@ def _check_not_negative(sql: str, found: Any) -> None:
 # -- LanceDB's builder ---------------------------------------------------------
 
 
-def _built(splits: Any, table: _Rows, scratch: Path) -> tuple[Any, Any]:
+def _built(splits: Any, table: FilteredRows, scratch: Path) -> tuple[Any, Any]:
     """Return the kept rows' offsets, and the split of each as LanceDB has it."""
     if isinstance(splits, HashSplit):
         table.snapshot.projected_schema(splits.columns)
@@ -343,7 +190,7 @@ def _built(splits: Any, table: _Rows, scratch: Path) -> tuple[Any, Any]:
     return kept, _assigned(splits, len(kept), scratch, table.progress)
 
 
-def _assigned(splits: Any, num_rows: int, scratch: Path, progress: _Progress) -> Any:
+def _assigned(splits: Any, num_rows: int, scratch: Path, progress: Progress) -> Any:
     """Return the index of each row's split, as LanceDB's builder has it."""
     request = builder_request(splits)
     count = len(splits.split_names)
@@ -362,7 +209,7 @@ def _assigned(splits: Any, num_rows: int, scratch: Path, progress: _Progress) ->
 # -- permutation tables --------------------------------------------------------
 
 
-def _permuted(splits: PermutationSplit, table: _Rows) -> list[Any]:
+def _permuted(splits: PermutationSplit, table: FilteredRows) -> list[Any]:
     """Return the row offsets of each split, in the order of the permutation table."""
     rows = rows_of(arrow_of(splits.table))
     if rows.digest() != splits.digest:
@@ -387,47 +234,3 @@ def _permuted(splits: PermutationSplit, table: _Rows) -> list[Any]:
         kept[table.offsets()] = True
     passed, of = kept[offsets], rows.splits[named]
     return [offsets[passed & (of == index)] for index in range(count)]
-
-
-def permutation_of(plan: Plan, snapshot: Snapshot) -> Any:
-    """Return LanceDB's own ``Permutation`` of a split: the same rows, in its order.
-
-    Later writes to the table change nothing: LanceDB reads the version that the
-    permutation table names.
-
-    Raises:
-        ConfigError: LanceDB cannot open the table, as its folder does not end in
-            ``.lance``; or the split has no row.
-    """
-    import lancedb
-    from lancedb.permutation import Permutation
-
-    if plan.num_rows == 0:
-        raise ConfigError(
-            f"split {plan.name!r} has no row, and LanceDB makes no empty permutation"
-        )
-    ids = row_ids(snapshot)[plan.offsets(np.arange(plan.num_rows, dtype=np.int64))]
-    metadata = {"base_version": str(snapshot.version)}
-    if snapshot.branch is not None:
-        metadata["base_branch"] = snapshot.branch
-    rows = pa.table({"row_id": ids, "split_id": np.zeros(len(ids), np.uint64)})
-    rows = rows.replace_schema_metadata(metadata)
-    permutation = lancedb.connect("memory://").create_table("permutation", rows)
-    return Permutation.from_tables(_lancedb_table(snapshot), permutation, 0)
-
-
-def _lancedb_table(snapshot: Snapshot) -> Any:
-    import lancedb
-
-    options, branch = snapshot.storage_options, snapshot.branch
-    if snapshot.remote is not None:
-        return snapshot.remote.table_at(options, branch, snapshot.version)
-    folder, _, name = snapshot.uri.rstrip("/").rpartition("/")
-    if not name.endswith(".lance") or name == ".lance":
-        raise ConfigError(
-            f"LanceDB opens a Lance dataset as a table only where its folder ends in "
-            f"'.lance', so it cannot read {snapshot.describe()}; rename the folder"
-        )
-    return lancedb.connect(folder, storage_options=dict(options) or None).open_table(
-        name.removesuffix(".lance"), branch=branch
-    )
