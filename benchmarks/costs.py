@@ -35,7 +35,7 @@ def run(row_bytes: int, variable: bool, **arguments: Any) -> dict[str, Any]:
     """
     import lance
 
-    from lance_lightning import fetch
+    from lance_lightning.reading import windows as fetch
 
     task = task_of(arguments)
     dataset, columns = lance.dataset(str(task.path)), list(task.workload.columns)

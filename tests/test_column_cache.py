@@ -18,7 +18,7 @@ from lance_lightning import (
     Sequential,
     Shuffle,
 )
-from lance_lightning import column_cache as module
+from lance_lightning.reading import row_cache as module
 
 ROWS = 1000
 

@@ -28,8 +28,8 @@ from lance_lightning import (
     LanceSource,
     PermutationSplit,
     RandomSplit,
-    fetch,
 )
+from lance_lightning.reading import windows as fetch
 from lance_lightning.types import OUTPUT_FORMATS
 
 ROWS = 103

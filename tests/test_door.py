@@ -25,8 +25,8 @@ from lance_lightning import (
     TransformError,
     reader,
 )
-from lance_lightning.fetch import Threads
-from lance_lightning.gather import BufferPool
+from lance_lightning.reading.memory import BufferPool
+from lance_lightning.reading.threads import Threads
 from lance_lightning.tables import snapshot
 from lance_lightning.tables.storage import read_table
 

@@ -14,19 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lance_lightning import fetch
 from lance_lightning.arrow.unordered import ordered
-from lance_lightning.fetch import (
-    Ahead,
-    Threads,
+from lance_lightning.reading import windows as fetch
+from lance_lightning.reading.gather import RowGather
+from lance_lightning.reading.memory import SHARED_PART_BYTES, BufferPool
+from lance_lightning.reading.pieces import (
     are_neighbours,
-    in_order,
     pieces_of,
-    read_ahead,
-    read_windows,
     scan_is_cheaper,
+    sort_offsets,
 )
-from lance_lightning.gather import SHARED_PART_BYTES, BufferPool, RowGather
+from lance_lightning.reading.threads import Ahead, Threads, read_ahead
+from lance_lightning.reading.windows import read_windows
 
 ROWS = 200
 
@@ -71,7 +70,7 @@ def dataset(tmp_path_factory):
 
 
 def read(dataset, offsets, row_bytes=64, columns=None, pool=None):
-    offsets, order = in_order(np.asarray(offsets, dtype=np.int64))
+    offsets, order = sort_offsets(np.asarray(offsets, dtype=np.int64))
     windows = [(offsets, order)]
     (rows,) = read_windows(
         dataset, columns, windows, row_bytes, pool or BufferPool(), Threads()
@@ -116,7 +115,7 @@ def test_scans_and_takes_give_the_same_rows(dataset, monkeypatch):
 
 def test_windows_that_are_read_together_stay_apart(dataset):
     asked = [[5, 1, 3], [], [7], list(range(40, 90)), [9, 9], list(range(199, -1, -1))]
-    windows = [in_order(np.array(offsets, dtype=np.int64)) for offsets in asked]
+    windows = [sort_offsets(np.array(offsets, dtype=np.int64)) for offsets in asked]
     read = read_windows(dataset, ["id"], windows, 1 << 20, BufferPool(), Threads())
     ids = dataset.to_table()["id"].to_pylist()
     expected = [[ids[i] for i in offsets] for offsets in asked]
@@ -146,7 +145,7 @@ class Slow:
 @pytest.mark.parametrize("in_flight", [1, 2, 8])
 def test_so_many_pieces_are_in_flight_at_once(dataset, in_flight):
     slow = Slow(dataset)
-    windows = [in_order(np.arange(0, ROWS, 5))]
+    windows = [sort_offsets(np.arange(0, ROWS, 5))]
     row_bytes = fetch.PIECE_BYTES // 3
     (rows,) = read_windows(
         slow, ["id"], windows, row_bytes, BufferPool(), Threads(), in_flight
@@ -157,10 +156,10 @@ def test_so_many_pieces_are_in_flight_at_once(dataset, in_flight):
 
 def test_large_offsets_are_sorted_alike():
     offsets = np.array([2**62, 5, 2**61 + 3, 5, 0])
-    found, order = in_order(offsets)
+    found, order = sort_offsets(offsets)
     assert found.tolist() == sorted(offsets.tolist())
     assert offsets[order].tolist() == found.tolist()
-    small, order = in_order(offsets % 1000)
+    small, order = sort_offsets(offsets % 1000)
     assert small.tolist() == sorted((offsets % 1000).tolist())
     assert (offsets % 1000)[order].tolist() == small.tolist()
 
@@ -179,7 +178,7 @@ def test_renamed_and_computed_columns_are_read(dataset):
     row_bytes=st.sampled_from([1, 1000, 100_000, 1 << 20, 1 << 24]),
 )
 def test_pieces_cover_every_row_once_and_stay_small(offsets, row_bytes):
-    sorted_offsets, order = in_order(np.array(offsets))
+    sorted_offsets, order = sort_offsets(np.array(offsets))
     places, rows = [], []
     for piece in pieces_of(sorted_offsets, order, row_bytes):
         read = np.asarray(piece.offsets)

@@ -25,11 +25,11 @@ from lance_lightning import (
     ShardedBatches,
     ShardedFragments,
     Shuffle,
-    fetch,
     formats,
     reader,
 )
 from lance_lightning.grid import Requests, WindowGrid
+from lance_lightning.reading import windows as fetch
 from lance_lightning.samplers.sharded import FragmentOrder
 from lance_lightning.workers import Workers
 

@@ -13,10 +13,10 @@ import pytest
 
 from lance_lightning import BlockShuffle, LanceDataModule, Sequential, Shuffle
 from lance_lightning.errors import ConfigError
-from lance_lightning.fetch import Threads
-from lance_lightning.gather import BufferPool
 from lance_lightning.reader import WINDOW_BYTES
-from lance_lightning.row_sizes import RowSizes, largest_value
+from lance_lightning.reading.memory import BufferPool
+from lance_lightning.reading.row_sizes import RowSizes, largest_value
+from lance_lightning.reading.threads import Threads
 
 ROWS = 4000
 LARGE = 200_000
@@ -47,10 +47,12 @@ def small(monkeypatch):
     monkeypatch.setattr("lance_lightning.reader.SAMPLE_ROWS", 25)
     monkeypatch.setattr("lance_lightning.reader.WINDOW_BYTES", BOUND)
     monkeypatch.setattr("lance_lightning.reader.VARIABLE_PIECE_BYTES", BOUND // 4)
-    monkeypatch.setattr("lance_lightning.fetch.VARIABLE_PIECE_BYTES", BOUND // 4)
-    monkeypatch.setattr("lance_lightning.row_sizes.FIRST_ROWS", 128)
-    monkeypatch.setattr("lance_lightning.row_sizes.LARGE_BYTES", BOUND)
-    monkeypatch.setattr("lance_lightning.row_sizes.LEAST_ROWS", 4)
+    monkeypatch.setattr(
+        "lance_lightning.reading.pieces.VARIABLE_PIECE_BYTES", BOUND // 4
+    )
+    monkeypatch.setattr("lance_lightning.reading.row_sizes.FIRST_ROWS", 128)
+    monkeypatch.setattr("lance_lightning.reading.row_sizes.LARGE_BYTES", BOUND)
+    monkeypatch.setattr("lance_lightning.reading.row_sizes.LEAST_ROWS", 4)
 
 
 def module(tmp_path, kind: str, type_: str, sampler, **options) -> LanceDataModule:
@@ -90,8 +92,10 @@ def check_windows(reader) -> None:
 def test_kept_rows_are_bounded_by_the_bytes_that_come(
     tmp_path, small, monkeypatch, kind, sampler
 ):
-    monkeypatch.setattr("lance_lightning.column_cache.VARIABLE_PIECE_BYTES", BOUND // 4)
-    monkeypatch.setattr("lance_lightning.column_cache.CHUNK_BYTES", BOUND)
+    monkeypatch.setattr(
+        "lance_lightning.reading.row_cache.VARIABLE_PIECE_BYTES", BOUND // 4
+    )
+    monkeypatch.setattr("lance_lightning.reading.row_cache.CHUNK_BYTES", BOUND)
     kept = {"cache_bytes": 1 << 30, "cache_dir": str(tmp_path / "kept")}
     reader = module(tmp_path, kind, "text", sampler, **kept).train_dataloader().reader
     (path,) = (tmp_path / "kept").rglob("*.arrow")

@@ -12,9 +12,11 @@ import pytest
 
 from lance_lightning import LanceDataModule, Sequential, Shuffle
 from lance_lightning.arrow.unordered import ordered
-from lance_lightning.fetch import Threads, in_order, read_windows
-from lance_lightning.gather import BufferPool
 from lance_lightning.held_blocks import MOST_HELD, Held
+from lance_lightning.reading.memory import BufferPool
+from lance_lightning.reading.pieces import sort_offsets
+from lance_lightning.reading.threads import Threads
+from lance_lightning.reading.windows import read_windows
 from lance_lightning.shared_pool import SharedPool
 from lance_lightning.transport import PackedBatch, pack
 
@@ -46,7 +48,7 @@ def received(packed: PackedBatch) -> PackedBatch:
 
 
 def read(uri: str, pool: SharedPool, offsets: np.ndarray, names) -> pa.RecordBatch:
-    windows = [in_order(offsets)]
+    windows = [sort_offsets(offsets)]
     (batch,) = read_windows(lance.dataset(uri), names, windows, 64, pool, Threads())
     return ordered(batch)
 

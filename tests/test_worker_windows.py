@@ -15,7 +15,7 @@ from lance_lightning import BlockShuffle, LanceDataModule, Sequential, Shuffle
 from lance_lightning.grid import WindowGrid
 from lance_lightning.loader import LanceDataLoader
 from lance_lightning.reader import Reader
-from lance_lightning.row_sizes import Seen
+from lance_lightning.reading.row_sizes import Seen
 from lance_lightning.window_requests import WindowRequests
 from lance_lightning.workers import Workers
 
@@ -29,7 +29,7 @@ def small(monkeypatch):
     monkeypatch.setattr("lance_lightning.reader.SAMPLE_ROWS", 25)
     monkeypatch.setattr("lance_lightning.reader.WINDOW_BYTES", BOUND)
     monkeypatch.setattr("lance_lightning.workers.WINDOW_BYTES", BOUND)
-    monkeypatch.setattr("lance_lightning.row_sizes.FIRST_ROWS", 128)
+    monkeypatch.setattr("lance_lightning.reading.row_sizes.FIRST_ROWS", 128)
 
 
 def reader_of(tmp_path, kind: str, sampler=None, **options) -> Reader:

@@ -32,7 +32,6 @@ from lance_lightning.asked import (
 from lance_lightning.callbacks.batch_size import LogBatchSize
 from lance_lightning.callbacks.prediction import PredictedRows
 from lance_lightning.checks import check_one_of
-from lance_lightning.column_cache import CachedRows, cache_rows
 from lance_lightning.columns import class_names, features_of_columns
 from lance_lightning.config import SHOWN, ModuleConfig
 from lance_lightning.dataset import LanceMapDataset
@@ -70,9 +69,9 @@ from lance_lightning.reader import (
     sampled_row_bytes,
     window_grid,
 )
+from lance_lightning.reading import CachedRows, RowSizes, cache_rows
 from lance_lightning.reports import log_run, log_training
 from lance_lightning.resume import adopted
-from lance_lightning.row_sizes import RowSizes
 from lance_lightning.samplers import (
     BlockShuffle,
     DrawnEpochs,

@@ -10,10 +10,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from lance_lightning.display import html_of, text_of
-from lance_lightning.fetch import Threads, in_order
 from lance_lightning.forks import refuse_fork
-from lance_lightning.gather import BufferPool
 from lance_lightning.reader import WINDOW_BYTES, Reader, Rows
+from lance_lightning.reading import BufferPool, Threads, sort_offsets
 
 Sample = dict[str, Any]
 
@@ -85,7 +84,7 @@ class LanceMapDataset(Dataset[Sample]):
         refuse_fork()
         found = np.array([self._checked(index) for index in indices], np.int64)
         offsets = self._reader.stream.plan.offsets(found)
-        rows = Rows(0, 0, [len(offsets)], offsets, *in_order(offsets))
+        rows = Rows(0, 0, [len(offsets)], offsets, *sort_offsets(offsets))
         fits = len(offsets) * self._reader.row_bytes <= WINDOW_BYTES
         pool = self._pool if fits else BufferPool()  # what is larger is not kept
         (window,) = self._reader.read([rows], pool, self._threads)

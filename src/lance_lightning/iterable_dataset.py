@@ -15,12 +15,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 from lance_lightning.checks import check_int
 from lance_lightning.display import html_of, text_of
 from lance_lightning.errors import ConfigError, StateError
-from lance_lightning.fetch import Ahead, Threads, read_ahead
 from lance_lightning.forks import refuse_fork
-from lance_lightning.gather import BufferPool
 from lance_lightning.loader import LanceDataLoader
 from lance_lightning.ordering import TrainShare
 from lance_lightning.reader import Reader, Window
+from lance_lightning.reading import Ahead, BufferPool, Threads, read_ahead
 from lance_lightning.samplers import DrawnEpochs
 from lance_lightning.state import check_version
 

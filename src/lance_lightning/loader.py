@@ -13,13 +13,12 @@ import torch
 from lance_lightning.checks import check_int
 from lance_lightning.display import Facts, html_of, text_of
 from lance_lightning.errors import ConfigError, StateError
-from lance_lightning.fetch import Ahead, Threads, read_ahead
 from lance_lightning.formats import pinned
-from lance_lightning.gather import BufferPool
 from lance_lightning.grid import Requests
 from lance_lightning.loader_iterator import Batches, LoaderIterator, no_batches
 from lance_lightning.ordering import TrainShare, WholeBatchShare
 from lance_lightning.reader import Reader, Window
+from lance_lightning.reading import Ahead, BufferPool, Threads, read_ahead
 from lance_lightning.state import (
     STATE_VERSION,
     EpochClock,

@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.arrow import Unordered, sql_name
-from lance_lightning.column_cache import CachedRows
 from lance_lightning.columns import nulls_error
 from lance_lightning.display import Facts, Shown, columns_shown
 from lance_lightning.errors import DecodeError, NullError, TransformError, WorkerError
-from lance_lightning.fetch import (
+from lance_lightning.formats import Format, move
+from lance_lightning.grid import Requests, WindowGrid
+from lance_lightning.ordering import EvalShare, TrainShare, WholeBatchShare
+from lance_lightning.reading import (
     COLUMN_BYTES,
     IN_FLIGHT,
     IN_FLIGHT_FAR,
@@ -24,17 +26,18 @@ from lance_lightning.fetch import (
     MANY_COLUMNS,
     PIECE_BYTES,
     VARIABLE_PIECE_BYTES,
+    BufferPool,
+    CachedRows,
+    Pool,
+    RowSizes,
+    Seen,
     Threads,
     Wanted,
     WindowOverflow,
-    in_order,
+    largest_value,
     read_windows,
+    sort_offsets,
 )
-from lance_lightning.formats import Format, move
-from lance_lightning.gather import BufferPool, Pool
-from lance_lightning.grid import Requests, WindowGrid
-from lance_lightning.ordering import EvalShare, TrainShare, WholeBatchShare
-from lance_lightning.row_sizes import RowSizes, Seen, largest_value
 from lance_lightning.samplers import BlockShuffle, DrawnEpochs, Sampler
 from lance_lightning.tables import BlobDataset, Plan, Snapshot, read_table, with_blobs
 from lance_lightning.transforms import BatchPlace, Transforms, make_batch
@@ -147,7 +150,7 @@ class Rows:
         """Return some of the batches."""
         before, until = sum(self.sizes[:start]), sum(self.sizes[:stop])
         offsets = self.row_offsets[before:until]
-        ranked, order = in_order(offsets)
+        ranked, order = sort_offsets(offsets)
         return replace(
             self,
             first=self.first + start * self.stride,
@@ -246,7 +249,9 @@ class Reader:
         if stride > 1:
             wanted = np.arange(len(sizes)) % stride == 0
             offsets, sizes = offsets[np.repeat(wanted, sizes)], sizes[wanted]
-        return Rows(epoch, first, sizes.tolist(), offsets, *in_order(offsets), stride)
+        return Rows(
+            epoch, first, sizes.tolist(), offsets, *sort_offsets(offsets), stride
+        )
 
     def read(
         self, windows: Iterable[Rows], pool: Pool, threads: Threads
@@ -414,7 +419,7 @@ class Reader:
             return self.row_bytes
         count = min(plan.num_rows, DECODED_ROWS)
         offsets = plan.offsets(np.arange(count))
-        rows = Rows(0, 0, [count], offsets, *in_order(offsets))
+        rows = Rows(0, 0, [count], offsets, *sort_offsets(offsets))
         (window,) = self.read([rows], BufferPool(), Threads())
         sizes: list[int] = []
         move(self.convert(window).data, lambda tensor: sizes.append(tensor.nbytes))
@@ -605,15 +610,15 @@ def is_variable(schema: pa.Schema) -> bool:
     return any(_width(type_) is None for type_ in schema.types)
 
 
-def rows_of_piece(schema: pa.Schema, row_bytes: int, *, in_order: bool) -> int:
+def rows_of_piece(schema: pa.Schema, row_bytes: int, *, sort_offsets: bool) -> int:
     """Return how many rows are asked for at once.
 
     Args:
         schema: Of the columns that are read.
         row_bytes: Mean bytes of a row.
-        in_order: Whether the rows come as they lie in the split.
+        sort_offsets: Whether the rows come as they lie in the split.
     """
-    size = IN_ORDER_PIECE_BYTES if in_order else PIECE_BYTES
+    size = IN_ORDER_PIECE_BYTES if sort_offsets else PIECE_BYTES
     if is_variable(schema):
         size = VARIABLE_PIECE_BYTES
     if len(schema) > MANY_COLUMNS:  # whose calls cost more than their bytes

@@ -19,8 +19,8 @@ import torch
 
 from lance_lightning.batch_pickler import BatchPickler
 from lance_lightning.formats import pinned
-from lance_lightning.gather import ALIGNMENT
 from lance_lightning.held_blocks import LARGE_BYTES, Held
+from lance_lightning.reading import ALIGNMENT
 from lance_lightning.shared_pool import (
     SharedMemoryFullError,
     SharedPool,

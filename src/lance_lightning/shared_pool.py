@@ -15,8 +15,8 @@ import pyarrow as pa
 import torch
 
 from lance_lightning.errors import WorkerError
-from lance_lightning.gather import ALIGNMENT, BufferPool
 from lance_lightning.held_blocks import SHARED_MEMORY, memory_is_short
+from lance_lightning.reading import ALIGNMENT, BufferPool
 from lance_lightning.types import Array
 
 _HEAD = ALIGNMENT  # its first byte says whether the main process looks at the block

@@ -10,8 +10,8 @@ import pyarrow as pa
 import torch
 
 from lance_lightning.arrow import Layout
-from lance_lightning.gather import Pool, memories, padded
 from lance_lightning.held_blocks import Held
+from lance_lightning.reading import Pool, memories, padded
 from lance_lightning.shared_pool import (
     STREAMS,
     Block,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from lance_lightning.grid import Request
 from lance_lightning.reader import Reader, Rows
-from lance_lightning.row_sizes import Seen
+from lance_lightning.reading import Seen
 from lance_lightning.samplers import DrawnEpochs
 
 

@@ -16,11 +16,9 @@ from torch.utils.data import Dataset
 
 from lance_lightning.arrow import ordered
 from lance_lightning.errors import WorkerError
-from lance_lightning.fetch import Threads
-from lance_lightning.gather import BufferPool, Pool
 from lance_lightning.grid import Request
 from lance_lightning.reader import Reader, Rows, Window
-from lance_lightning.row_sizes import Seen
+from lance_lightning.reading import BufferPool, Pool, Seen, Threads
 from lance_lightning.sent_batches import Message, Sendable
 from lance_lightning.shared_pool import SharedMemoryFullError, SharedPool
 from lance_lightning.transport import pack

@@ -14,10 +14,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from lance_lightning.errors import ConfigError, WorkerError
-from lance_lightning.gather import BufferPool
 from lance_lightning.grid import Request, Requests
 from lance_lightning.held_blocks import SHARED_MEMORY, Held
 from lance_lightning.reader import WINDOW_BYTES, Reader, Window
+from lance_lightning.reading import BufferPool
 from lance_lightning.sent_batches import PinnedBatches, SentBatches
 from lance_lightning.window_requests import WindowRequests
 from lance_lightning.worker_process import AnsweredWindows, Start

@@ -19,16 +19,12 @@ import pyarrow as pa
 from lance_lightning.arrow import Unordered, batch_of, ordered, taken, with_wide_index
 from lance_lightning.cache_folder import build_once
 from lance_lightning.errors import ConfigError, SourceError
-from lance_lightning.fetch import (
-    PIECE_BYTES,
-    VARIABLE_PIECE_BYTES,
-    Threads,
-    Wanted,
-    WindowOverflow,
-    read_windows,
-)
-from lance_lightning.gather import BufferPool, Pool, RowGather, part_of
-from lance_lightning.row_sizes import RowSizes
+from lance_lightning.reading.gather import RowGather, part_of
+from lance_lightning.reading.memory import BufferPool, Pool
+from lance_lightning.reading.pieces import PIECE_BYTES, VARIABLE_PIECE_BYTES
+from lance_lightning.reading.row_sizes import RowSizes
+from lance_lightning.reading.threads import Threads
+from lance_lightning.reading.windows import Wanted, WindowOverflow, read_windows
 from lance_lightning.tables import Plan, Snapshot, read_table, strip_secrets, with_blobs
 from lance_lightning.types import Array
 
