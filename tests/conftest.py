@@ -79,7 +79,9 @@ def _cache_dir(tmp_path_factory, monkeypatch):
 def worker_kind(request, monkeypatch) -> str:
     """What the workers of loaders are; by default none is started."""
     if request.param == "in process":
-        monkeypatch.setattr("lance_lightning.workers.DataLoader", InProcessLoader)
+        monkeypatch.setattr(
+            "lance_lightning.loading.workers.DataLoader", InProcessLoader
+        )
     return request.param
 
 

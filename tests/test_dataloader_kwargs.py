@@ -12,7 +12,7 @@ from own_batches import OwnBatch, WriteWorker, slow
 
 from lance_lightning import LanceDataModule
 from lance_lightning.formats.batches import pinned
-from lance_lightning.loader import check_dataloader_kwargs
+from lance_lightning.loading.torch_options import check_dataloader_kwargs
 
 
 def module(uri, num_workers=2, **options):

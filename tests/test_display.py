@@ -15,10 +15,10 @@ from lance_lightning import (
     LanceSource,
     SeparateSources,
 )
-from lance_lightning.dataset import LanceMapDataset
-from lance_lightning.display import MAX_COLUMNS, as_text, columns_become
 from lance_lightning.formats.format import Format
-from lance_lightning.loader import LanceDataLoader
+from lance_lightning.loading.display import MAX_COLUMNS, as_text, columns_become
+from lance_lightning.loading.loader import LanceDataLoader
+from lance_lightning.loading.map_dataset import LanceMapDataset
 
 ROWS = 100
 SECRET = "hunter2-hunter2"

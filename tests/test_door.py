@@ -23,8 +23,8 @@ from lance_lightning import (
     Sequential,
     SourceError,
     TransformError,
-    reader,
 )
+from lance_lightning.loading import batch_reader as reader
 from lance_lightning.reading.memory import BufferPool
 from lance_lightning.reading.threads import Threads
 from lance_lightning.tables import snapshot

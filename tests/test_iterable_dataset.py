@@ -108,7 +108,7 @@ def test_workers_share_the_batches_in_the_loaders_order(table, workers, stage):
 
 
 def share(worker: int):
-    from lance_lightning.iterable_dataset import Position
+    from lance_lightning.loading.iterable_dataset import Position
 
     return Position(0, worker)
 

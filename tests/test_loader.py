@@ -31,10 +31,10 @@ from lance_lightning import (
     Shuffle,
     TransformError,
 )
-from lance_lightning.grid import WindowGrid
-from lance_lightning.loader import LanceDataLoader
+from lance_lightning.loading.clock import EpochClock
+from lance_lightning.loading.loader import LanceDataLoader
+from lance_lightning.loading.window_grid import WindowGrid
 from lance_lightning.reading.memory import BufferPool
-from lance_lightning.state import EpochClock
 from lance_lightning.types import OUTPUT_FORMATS
 
 WORKERS = [0, 2]

@@ -26,12 +26,12 @@ from lance_lightning import (
     ShardedFragments,
     Shuffle,
     formats,
-    reader,
 )
-from lance_lightning.grid import Requests, WindowGrid
+from lance_lightning.loading import batch_reader as reader
+from lance_lightning.loading.window_grid import Requests, WindowGrid
+from lance_lightning.loading.workers import Workers
 from lance_lightning.reading import windows as fetch
 from lance_lightning.samplers.sharded import FragmentOrder
-from lance_lightning.workers import Workers
 
 
 @pytest.fixture

@@ -15,11 +15,12 @@ from lightning.pytorch.tuner import Tuner
 from resuming import BATCH, STEPS, Resumable, Runs, SaveFrom
 
 from lance_lightning import BlockShuffle, LanceDataModule, RandomSplit, StateError
-from lance_lightning.loader import LanceDataLoader
+from lance_lightning.loading.clock import EpochClock
+from lance_lightning.loading.loader import LanceDataLoader
+from lance_lightning.loading.sizing import window_grid
+from lance_lightning.loading.stream import Stream
 from lance_lightning.ordering.shares import TrainShare
 from lance_lightning.ordering.world import World
-from lance_lightning.reader import Stream, window_grid
-from lance_lightning.state import EpochClock
 from lance_lightning.tables.plan import range_plan
 
 TWO_LOADERS = {

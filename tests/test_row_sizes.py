@@ -13,7 +13,7 @@ import pytest
 
 from lance_lightning import BlockShuffle, LanceDataModule, Sequential, Shuffle
 from lance_lightning.errors import ConfigError
-from lance_lightning.reader import WINDOW_BYTES
+from lance_lightning.loading.sizing import WINDOW_BYTES
 from lance_lightning.reading.memory import BufferPool
 from lance_lightning.reading.row_sizes import RowSizes, largest_value
 from lance_lightning.reading.threads import Threads
@@ -44,9 +44,11 @@ def column(kind: str, type_: str) -> pa.Array:
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr("lance_lightning.reader.SAMPLE_ROWS", 25)
-    monkeypatch.setattr("lance_lightning.reader.WINDOW_BYTES", BOUND)
-    monkeypatch.setattr("lance_lightning.reader.VARIABLE_PIECE_BYTES", BOUND // 4)
+    monkeypatch.setattr("lance_lightning.loading.sizing.SAMPLE_ROWS", 25)
+    monkeypatch.setattr("lance_lightning.loading.sizing.WINDOW_BYTES", BOUND)
+    monkeypatch.setattr(
+        "lance_lightning.loading.batch_reader.VARIABLE_PIECE_BYTES", BOUND // 4
+    )
     monkeypatch.setattr(
         "lance_lightning.reading.pieces.VARIABLE_PIECE_BYTES", BOUND // 4
     )

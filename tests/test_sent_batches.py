@@ -30,9 +30,9 @@ from problem_batches import (
 )
 
 from lance_lightning import LanceDataModule, Sequential, TransformError, WorkerError
-from lance_lightning.held_blocks import MOST_HELD, Held
-from lance_lightning.sent_batches import OWN_BLOCKS, Message
-from lance_lightning.shared_pool import SharedPool
+from lance_lightning.loading.held_blocks import MOST_HELD, Held
+from lance_lightning.loading.sent_batches import OWN_BLOCKS, Message
+from lance_lightning.loading.shared_pool import SharedPool
 
 Pair = namedtuple("Pair", ["a", "b"])
 LARGE = 2 << 20

@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from lance_lightning import LanceDataModule, Sequential
-from lance_lightning.held_blocks import Held
-from lance_lightning.window_requests import WindowRequests
-from lance_lightning.worker_process import AnsweredWindows
+from lance_lightning.loading.held_blocks import Held
+from lance_lightning.loading.window_requests import WindowRequests
+from lance_lightning.loading.worker_process import AnsweredWindows
 
 SCRIPT = Path(__file__).with_name("small_memory.py")
 SMALL = "mount -t tmpfs -o size=64m tmpfs /dev/shm"

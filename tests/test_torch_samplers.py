@@ -197,7 +197,9 @@ def test_two_iterations_at_once_keep_their_epochs(table):
 
 
 def test_an_epoch_is_drawn_once_and_on_the_main_thread(table, monkeypatch):
-    monkeypatch.setattr("lance_lightning.reader.WINDOW_BYTES", 1)  # many windows
+    monkeypatch.setattr(
+        "lance_lightning.loading.sizing.WINDOW_BYTES", 1
+    )  # many windows
     # On another thread the seeding would disturb what the main thread draws.
     Noting.threads.clear()
     loader = module(table, Noting()).train_dataloader()
@@ -455,7 +457,9 @@ def test_splits_beside_training_keep_their_order(table):
 
 
 def test_workers_read_what_the_main_process_drew(table, monkeypatch):
-    monkeypatch.setattr("lance_lightning.reader.WINDOW_BYTES", 1)  # a batch a window
+    monkeypatch.setattr(
+        "lance_lightning.loading.sizing.WINDOW_BYTES", 1
+    )  # a batch a window
     options = {"sampler": ByProcess(ROWS), "batch_size": 10}
     expected = rows_of(LanceDataModule(table, **options))
     data = LanceDataModule(table, num_workers=2, **options)

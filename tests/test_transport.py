@@ -12,13 +12,13 @@ import pytest
 
 from lance_lightning import LanceDataModule, Sequential, Shuffle
 from lance_lightning.arrow.unordered import ordered
-from lance_lightning.held_blocks import MOST_HELD, Held
+from lance_lightning.loading.held_blocks import MOST_HELD, Held
+from lance_lightning.loading.shared_memory import PackedBatch, pack
+from lance_lightning.loading.shared_pool import SharedPool
 from lance_lightning.reading.memory import BufferPool
 from lance_lightning.reading.pieces import sort_offsets
 from lance_lightning.reading.threads import Threads
 from lance_lightning.reading.windows import read_windows
-from lance_lightning.shared_pool import SharedPool
-from lance_lightning.transport import PackedBatch, pack
 
 ROWS = 3000
 
@@ -131,7 +131,7 @@ def test_batches_that_are_kept_are_never_written_over(
     uri, output_format, sampler, monkeypatch
 ):
     for bound in ("WINDOW_BYTES", "VARIABLE_PIECE_BYTES"):  # many windows
-        monkeypatch.setattr(f"lance_lightning.reader.{bound}", 10_000)
+        monkeypatch.setattr(f"lance_lightning.loading.batch_reader.{bound}", 10_000)
     data = LanceDataModule(
         uri,
         columns=["id", "vector", "text"],

@@ -12,12 +12,12 @@ from own_batches import as_it_is
 from test_row_sizes import BOUND, ROWS, column
 
 from lance_lightning import BlockShuffle, LanceDataModule, Sequential, Shuffle
-from lance_lightning.grid import WindowGrid
-from lance_lightning.loader import LanceDataLoader
-from lance_lightning.reader import Reader
+from lance_lightning.loading.batch_reader import BatchReader
+from lance_lightning.loading.loader import LanceDataLoader
+from lance_lightning.loading.window_grid import WindowGrid
+from lance_lightning.loading.window_requests import WindowRequests
+from lance_lightning.loading.workers import Workers
 from lance_lightning.reading.row_sizes import Seen
-from lance_lightning.window_requests import WindowRequests
-from lance_lightning.workers import Workers
 
 BATCHES = ROWS // 8
 WINDOW = BATCHES // 2
@@ -26,13 +26,13 @@ SMALL = Seen(ROWS, ROWS, 1)  # as if all rows so far had been small
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr("lance_lightning.reader.SAMPLE_ROWS", 25)
-    monkeypatch.setattr("lance_lightning.reader.WINDOW_BYTES", BOUND)
-    monkeypatch.setattr("lance_lightning.workers.WINDOW_BYTES", BOUND)
+    monkeypatch.setattr("lance_lightning.loading.sizing.SAMPLE_ROWS", 25)
+    monkeypatch.setattr("lance_lightning.loading.sizing.WINDOW_BYTES", BOUND)
+    monkeypatch.setattr("lance_lightning.loading.workers.WINDOW_BYTES", BOUND)
     monkeypatch.setattr("lance_lightning.reading.row_sizes.FIRST_ROWS", 128)
 
 
-def reader_of(tmp_path, kind: str, sampler=None, **options) -> Reader:
+def reader_of(tmp_path, kind: str, sampler=None, **options) -> BatchReader:
     uri = str(tmp_path / "t.lance")
     rows = {"id": np.arange(ROWS), "it": column(kind, "text")}
     lance.write_dataset(pa.table(rows), uri)
@@ -44,7 +44,7 @@ def reader_of(tmp_path, kind: str, sampler=None, **options) -> Reader:
     return dataclasses.replace(reader, grid=WindowGrid(WINDOW), piece_rows=8)
 
 
-def read(reader: Reader, workers: Workers, first: int = 0) -> tuple[list, list]:
+def read(reader: BatchReader, workers: Workers, first: int = 0) -> tuple[list, list]:
     """Return the ids that workers send, and the bytes of each answer."""
     ids: list[int] = []
     sizes = []
@@ -61,7 +61,7 @@ def read(reader: Reader, workers: Workers, first: int = 0) -> tuple[list, list]:
     return ids, sizes
 
 
-def check(reader: Reader, num_workers: int, monkeypatch) -> int:
+def check(reader: BatchReader, num_workers: int, monkeypatch) -> int:
     """Compare two epochs, the second from its middle, and return the passes begun."""
     begun = []
     begin = Workers._begin

@@ -9,9 +9,9 @@ from typing import Any
 import lance_lightning
 from benchmarks.speed import Task
 from lance_lightning import LanceDataModule
-from lance_lightning.grid import WindowGrid
-from lance_lightning.loader import LanceDataLoader
-from lance_lightning.state import EpochClock
+from lance_lightning.loading.clock import EpochClock
+from lance_lightning.loading.loader import LanceDataLoader
+from lance_lightning.loading.window_grid import WindowGrid
 
 CACHE_BYTES = 10 << 30
 SMALL_WINDOW = 100  # the table is so many times the window of "Shuffle/small"

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lance_lightning.datamodule import LanceDataModule
-    from lance_lightning.dataset import LanceMapDataset
     from lance_lightning.errors import (
         ConfigError,
         DataError,
@@ -21,8 +20,11 @@ if TYPE_CHECKING:
         TransformError,
         WorkerError,
     )
-    from lance_lightning.iterable_dataset import LanceIterableDataset
-    from lance_lightning.loader import LanceDataLoader
+    from lance_lightning.loading import (
+        LanceDataLoader,
+        LanceIterableDataset,
+        LanceMapDataset,
+    )
     from lance_lightning.ordering import World
     from lance_lightning.samplers import (
         BlockShuffle,
@@ -57,11 +59,11 @@ _MODULES = {
     "DataError": "errors",
     "HashSplit": "splits",
     "LanceDBSource": "sources",
-    "LanceDataLoader": "loader",
+    "LanceDataLoader": "loading",
     "LanceDataModule": "datamodule",
-    "LanceIterableDataset": "iterable_dataset",
+    "LanceIterableDataset": "loading",
     "LanceLightningError": "errors",
-    "LanceMapDataset": "dataset",
+    "LanceMapDataset": "loading",
     "LanceSource": "sources",
     "PermutationSplit": "splits",
     "RandomSplit": "splits",

@@ -10,6 +10,7 @@ from torch.utils.data import Sampler as TorchSampler
 
 from lance_lightning.checks import check_importable, check_int, check_one_of
 from lance_lightning.errors import ConfigError
+from lance_lightning.loading import Transforms
 from lance_lightning.samplers import (
     BlockShuffle,
     Sequential,
@@ -26,7 +27,6 @@ from lance_lightning.sources import (
     TableSource,
 )
 from lance_lightning.splits import AllRows, PermutationSplit, Splits
-from lance_lightning.transforms import Transforms
 from lance_lightning.types import STAGES
 
 DEFAULT_FORMAT = "torch"

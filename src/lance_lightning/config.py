@@ -23,14 +23,13 @@ from lance_lightning.checks import check_bool, check_importable, check_int, chec
 from lance_lightning.columns import functions_of
 from lance_lightning.errors import ConfigError
 from lance_lightning.formats import Format
-from lance_lightning.loader import check_dataloader_kwargs
+from lance_lightning.loading import Transforms, check_dataloader_kwargs
 from lance_lightning.ordering import World
 from lance_lightning.pins import ALL, PinnedTables
 from lance_lightning.samplers import Sampler, SplitSampler, as_spec
 from lance_lightning.sources import SeparateSources, Source, as_source
 from lance_lightning.specs import SAMPLERS, SPLITS, spec_of
 from lance_lightning.splits import AllRows, Splits
-from lance_lightning.transforms import Transforms
 from lance_lightning.types import STAGES
 
 DEFAULT_BATCH_SIZE = 32  # rows per rank per step

@@ -34,41 +34,46 @@ from lance_lightning.callbacks.prediction import PredictedRows
 from lance_lightning.checks import check_one_of
 from lance_lightning.columns import class_names, features_of_columns
 from lance_lightning.config import SHOWN, ModuleConfig
-from lance_lightning.dataset import LanceMapDataset
-from lance_lightning.display import (
-    Facts,
-    Shown,
-    batches_shown,
-    columns_shown,
-    html_of,
-    splits_shown,
-    text_of,
-)
 from lance_lightning.errors import ConfigError, LanceLightningError, StateError
 from lance_lightning.fit_position import FitPosition
 from lance_lightning.forks import refuse_fork
 from lance_lightning.formats import move
-from lance_lightning.grid import WindowGrid
 from lance_lightning.hyperparameters import (
     Hyperparameters,
     PlainHyperparameters,
     outermost_frame,
     with_class,
 )
-from lance_lightning.iterable_dataset import LanceIterableDataset
-from lance_lightning.loader import LanceDataLoader
-from lance_lightning.loader_iterator import LoaderIterator
-from lance_lightning.ordering import EvalShare, World
-from lance_lightning.pins import ALL
-from lance_lightning.reader import (
-    Reader,
+from lance_lightning.loading import (
+    AFRESH,
+    STATE_VERSION,
+    BatchReader,
+    Facts,
+    LanceDataLoader,
+    LanceIterableDataset,
+    LanceMapDataset,
+    LoaderIterator,
+    Shown,
+    Start,
     Stream,
+    Transforms,
+    WindowGrid,
+    batches_shown,
     bytes_held,
+    check_same,
+    check_version,
+    columns_shown,
+    html_of,
     is_variable,
     rows_of_piece,
     sampled_row_bytes,
+    splits_shown,
+    text_of,
     window_grid,
+    world_of_torch,
 )
+from lance_lightning.ordering import EvalShare, World
+from lance_lightning.pins import ALL
 from lance_lightning.reading import CachedRows, RowSizes, cache_rows
 from lance_lightning.reports import log_run, log_training
 from lance_lightning.resume import adopted
@@ -83,18 +88,10 @@ from lance_lightning.samplers import (
 from lance_lightning.sources import live_source
 from lance_lightning.specs import check_saved, from_plain, named, plain_dict
 from lance_lightning.splits import AllRows, Splits, permutation_of
-from lance_lightning.state import (
-    AFRESH,
-    STATE_VERSION,
-    Start,
-    check_same,
-    check_version,
-)
 from lance_lightning.tables import Plan, Snapshot
 from lance_lightning.trainer_loops import not_iterable, refuse_other_package
-from lance_lightning.transforms import Transforms
 from lance_lightning.types import STAGES
-from lance_lightning.world import Ranks, world_of_torch, world_of_trainer
+from lance_lightning.world import Ranks, world_of_trainer
 
 SIZES = {"batch_size": "global_batch_size", "global_batch_size": "batch_size"}
 # Arguments that say nothing of which rows come in which order.
@@ -588,7 +585,7 @@ class LanceDataModule(PlainHyperparameters):
         split: str,
         transforms: Transforms,
         stream_of: Callable[[int], Stream],
-    ) -> Reader:
+    ) -> BatchReader:
         """Return what reads a split; the stream is made for the bytes of a row."""
         snapshot = self.snapshot(split)
         asked = self._config.columns_of_source[self._tables.source_of(split)]
@@ -605,7 +602,7 @@ class LanceDataModule(PlainHyperparameters):
             raise ConfigError(f"split {split!r}, stage {stage!r}: {error}") from None
         piece_rows = rows_of_piece(schema, row_bytes, in_order=stream.is_in_order)
         row_sizes = RowSizes(row_bytes, largest) if is_variable(schema) else None
-        return Reader(
+        return BatchReader(
             snapshot=snapshot,
             columns=columns,
             stream=stream,
@@ -651,7 +648,7 @@ class LanceDataModule(PlainHyperparameters):
         small = bool(transforms) and self.num_workers > 0
         return window_grid(stream, row_bytes, small=small, piece_rows=piece_rows)
 
-    def _loader_over(self, reader: Reader, stage: str, at: int) -> LanceDataLoader:
+    def _loader_over(self, reader: BatchReader, stage: str, at: int) -> LanceDataLoader:
         train = stage == "train"
         loader = LanceDataLoader(
             reader,

@@ -12,10 +12,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lance_lightning.asked import hook_of_trainer
 from lance_lightning.errors import StateError
-from lance_lightning.loader import LanceDataLoader
-from lance_lightning.loader_iterator import LoaderIterator
+from lance_lightning.loading import EpochClock, LanceDataLoader, LoaderIterator, Start
 from lance_lightning.progress import FitProgress, positions_by_count
-from lance_lightning.state import EpochClock, Start
 from lance_lightning.trainer_loops import (
     evaluation_loaders,
     is_fetching,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lance_lightning.state import EpochClock
+from lance_lightning.loading import EpochClock
 
 
 @dataclass(frozen=True, slots=True)

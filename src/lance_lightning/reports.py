@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lance_lightning.loader import LanceDataLoader
+from lance_lightning.loading import BatchReader, LanceDataLoader
 from lance_lightning.ordering import TrainShare, WholeBatchShare
-from lance_lightning.reader import Reader
 from lance_lightning.samplers import FragmentOrder
 from lance_lightning.tables import strip_secrets
 
@@ -66,7 +65,7 @@ def _log_left_out(loader: LanceDataLoader) -> None:
             )
 
 
-def _warn_small_fragments(reader: Reader) -> None:
+def _warn_small_fragments(reader: BatchReader) -> None:
     snapshot = reader.snapshot
     fragments, rows = snapshot.num_fragments, snapshot.num_rows
     if fragments < MANY_FRAGMENTS or rows * reader.row_bytes >= fragments * SMALL_BYTES:

@@ -8,9 +8,9 @@ from typing import Any
 
 from lance_lightning.errors import SourceError, StateError
 from lance_lightning.frozen import replace, values_of
+from lance_lightning.loading import AFRESH
 from lance_lightning.samplers import Sampler
 from lance_lightning.sources import Source
-from lance_lightning.state import AFRESH
 from lance_lightning.tables import Identity, Snapshot, strip_secrets
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from lance_lightning.errors import LanceLightningError
+from lance_lightning.loading import world_of_torch
 from lance_lightning.ordering import World
 
 T = TypeVar("T")
@@ -21,15 +22,6 @@ def world_of_trainer(trainer: Any) -> World:
     if not found:
         return World()
     return World(rank=int(found["rank"]), size=int(found["num_replicas"]))
-
-
-def world_of_torch() -> World:
-    """Return the place in ``torch.distributed``, or alone when it is not set up."""
-    import torch.distributed as dist
-
-    if not (dist.is_available() and dist.is_initialized()):
-        return World()
-    return World(rank=dist.get_rank(), size=dist.get_world_size())  # noqa: TID251
 
 
 class Ranks:

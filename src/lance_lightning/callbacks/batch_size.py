@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lance_lightning.formats import batch_size_of
-from lance_lightning.loader import LanceDataLoader
+from lance_lightning.loading import LanceDataLoader
 from lance_lightning.ordering import WholeBatchShare
 
 

@@ -7,7 +7,7 @@ from typing import Any, overload
 
 from lightning.pytorch.overrides.distributed import _IndexBatchSamplerWrapper
 
-from lance_lightning.loader import LanceDataLoader
+from lance_lightning.loading import LanceDataLoader
 
 
 class _BatchIndices(Sequence[list[int]]):

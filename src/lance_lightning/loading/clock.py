@@ -1,19 +1,9 @@
-"""Where a run stands, and the comparison of a checkpoint with what is configured."""
+"""Which batch of which epoch comes next."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
-
-from lance_lightning.errors import StateError
-
-STATE_VERSION = 1
-AFRESH = (  # what to do where a run cannot resume; each error says it this way
-    "load only the weights, model = Model.load_from_checkpoint(path), and call fit "
-    "without ckpt_path"
-)
-RESTORE = f"To resume the run, restore these settings; to start afresh, {AFRESH}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +26,7 @@ class Start:
     in_process: bool = False
 
 
-class Leader(Protocol):
+class BatchCounter(Protocol):
     """Who knows better than a loader how many of its batches were processed."""
 
     def processed(self) -> int:
@@ -57,13 +47,13 @@ class EpochClock:
     def __init__(self) -> None:
         self.was_restored = False  # from a state of a loader's own
         self._handed_out = 0
-        self._leader: Leader | None = None
+        self._leader: BatchCounter | None = None
         self._next: tuple[int, int] | None = (0, 0)
         self._epoch = 0
         self._first = 0  # the batch with which this pass began
         self._start = 0  # the count at which the epoch began
         self._left = 0  # batches that this pass has yet to hand out
-        self._led: Leader | None = None  # the last leader, while there is none
+        self._led: BatchCounter | None = None  # the last leader, while there is none
         self._led_to = self._place  # where it left the clock
 
     def __getstate__(self) -> dict[str, Any]:
@@ -75,7 +65,7 @@ class EpochClock:
     def _place(self) -> tuple[tuple[int, int] | None, int, int, int, int]:
         return self._next, self._epoch, self._first, self._start, self._left
 
-    def follow(self, leader: Leader | None) -> None:
+    def follow(self, leader: BatchCounter | None) -> None:
         """Count with a leader, or by itself.
 
         A leader finds the clock where the last one left it: what was iterated in
@@ -166,44 +156,3 @@ class EpochClock:
     def has_handed_out_all(self) -> bool:
         """Whether the pass that has begun has no further batch."""
         return self.has_begun and self._left <= 0
-
-
-def differences(
-    saved: Mapping[str, Any], current: Mapping[str, Any], names: Iterable[str]
-) -> str:
-    """Return a line a name for every value that differs, '' when none does."""
-    lines = [
-        f"  {name}: {saved.get(name)!r} in the checkpoint, {current.get(name)!r} here"
-        for name in names
-        if saved.get(name) != current.get(name)
-    ]
-    return "\n".join(lines)
-
-
-def check_same(
-    saved: Mapping[str, Any],
-    current: Mapping[str, Any],
-    names: Iterable[str],
-    remedy: str = RESTORE,
-) -> None:
-    """Raise a `StateError` that prints both sides of every difference."""
-    found = differences(saved, current, names)
-    if found:
-        raise StateError(
-            f"the checkpoint does not belong to this configuration:\n{found}\n{remedy}"
-        )
-
-
-def check_version(state: Mapping[str, Any]) -> None:
-    """Raise unless this release can read the state.
-
-    Raises:
-        StateError: It was written in another format.
-    """
-    found = state.get("state_version")
-    if found != STATE_VERSION:
-        raise StateError(
-            f"the checkpoint's data state has version {found!r}, this release of "
-            f"lance_lightning reads version {STATE_VERSION}: resume with the release "
-            f"that wrote it; to start afresh, {AFRESH}"
-        )

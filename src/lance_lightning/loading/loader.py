@@ -11,110 +11,24 @@ from typing import Any
 import torch
 
 from lance_lightning.checks import check_int
-from lance_lightning.display import Facts, html_of, text_of
-from lance_lightning.errors import ConfigError, StateError
+from lance_lightning.errors import StateError
 from lance_lightning.formats import pinned
-from lance_lightning.grid import Requests
-from lance_lightning.loader_iterator import Batches, LoaderIterator, no_batches
+from lance_lightning.loading.batch_reader import BatchReader
+from lance_lightning.loading.clock import EpochClock, Start
+from lance_lightning.loading.display import Facts, html_of, text_of
+from lance_lightning.loading.lightning_view import BatchSizeHolder, SplitRows
+from lance_lightning.loading.loader_iterator import Batches, LoaderIterator, no_batches
+from lance_lightning.loading.state import STATE_VERSION, check_same, check_version
+from lance_lightning.loading.stream import Window
+from lance_lightning.loading.torch_options import check_dataloader_kwargs
+from lance_lightning.loading.window_grid import Requests
+from lance_lightning.loading.workers import Workers
 from lance_lightning.ordering import TrainShare, WholeBatchShare
-from lance_lightning.reader import Reader, Window
 from lance_lightning.reading import Ahead, BufferPool, Threads, read_ahead
-from lance_lightning.state import (
-    STATE_VERSION,
-    EpochClock,
-    Start,
-    check_same,
-    check_version,
-)
-from lance_lightning.workers import START_METHODS, Workers
 
-# What torch's DataLoader takes and we hand on; the rest of it is the module's.
-PASSED_ON = (
-    "generator",
-    "in_order",
-    "multiprocessing_context",
-    "persistent_workers",
-    "pin_memory",
-    "pin_memory_device",
-    "prefetch_factor",
-    "timeout",
-    "worker_init_fn",
-)
 # The window before goes when its last batch does, and Lightning looks a batch ahead:
 # read on only then, or three windows take up memory.
 STILL_HELD = 3
-OURS = {
-    "batch_sampler": "sampler",
-    "batch_size": "batch_size",
-    "collate_fn": "collate_fn",
-    "dataset": "source",
-    "drop_last": "drop_last",
-    "num_workers": "num_workers",
-    "sampler": "sampler",
-    "shuffle": "sampler",
-}
-
-
-def check_dataloader_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options for torch's ``DataLoader``, checked.
-
-    Raises:
-        ConfigError: An option that is not torch's, one that this loader decides
-            itself, or workers that would be forked from this process.
-    """
-    for name in kwargs:
-        if name in OURS:
-            raise ConfigError(
-                f"dataloader_kwargs[{name!r}] is decided by the data module: use its "
-                f"argument {OURS[name]!r} instead"
-            )
-        if name not in PASSED_ON:
-            listed = ", ".join(PASSED_ON)
-            raise ConfigError(
-                f"dataloader_kwargs has no option {name!r}; there are: {listed}"
-            )
-    context = kwargs.get("multiprocessing_context", START_METHODS[0])
-    method = context if isinstance(context, str) else context.get_start_method()
-    if method not in START_METHODS:
-        raise ConfigError(
-            f"multiprocessing_context is {method!r}, but Lance's threads do not "
-            "survive a fork, and a worker started that way crashes or hangs: leave "
-            "the option out, then workers are spawned, or give 'forkserver', whose "
-            "server has no such threads"
-        )
-    if kwargs.get("in_order", True) is not True:
-        raise ConfigError(
-            f"dataloader_kwargs['in_order'] is {kwargs['in_order']!r}, but a resumed "
-            "run could not go on in an order that depends on which worker was faster: "
-            "leave the option out"
-        )
-    # torch has it from 2.6 on.
-    return {name: kwargs[name] for name in kwargs if name != "in_order"}
-
-
-class SplitRows:
-    """The rows of a loader's split: its length is what Lightning asks for.
-
-    Args:
-        num_rows: Rows of the split, over all replicas.
-    """
-
-    def __init__(self, num_rows: int) -> None:
-        self._num_rows = num_rows
-
-    def __len__(self) -> int:
-        return self._num_rows
-
-
-class BatchSizeHolder:
-    """Stands where DeepSpeed looks for a loader's batch size.
-
-    Args:
-        batch_size: Rows per rank per step.
-    """
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
 
 
 def _never() -> bool:  # no lambda: what holds a loader is pickled
@@ -145,7 +59,7 @@ class LanceDataLoader:
 
     def __init__(
         self,
-        reader: Reader,
+        reader: BatchReader,
         *,
         num_workers: int = 0,
         dataloader_kwargs: Mapping[str, Any] | None = None,
@@ -185,7 +99,7 @@ class LanceDataLoader:
         return self._clock
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> BatchReader:
         """What this loader reads; it is what a worker gets."""
         return self._reader
 

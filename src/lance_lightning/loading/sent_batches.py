@@ -17,16 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from lance_lightning.batch_pickler import BatchPickler
 from lance_lightning.formats import pinned
-from lance_lightning.held_blocks import LARGE_BYTES, Held
-from lance_lightning.reading import ALIGNMENT
-from lance_lightning.shared_pool import (
+from lance_lightning.loading.batch_pickler import BatchPickler
+from lance_lightning.loading.held_blocks import LARGE_BYTES, Held
+from lance_lightning.loading.shared_pool import (
     SharedMemoryFullError,
     SharedPool,
     looked_into,
     received_values,
 )
+from lance_lightning.reading import ALIGNMENT
 from lance_lightning.types import Array
 
 INLINE_BYTES = 256 << 10  # so many go through the pipe faster than in a block

@@ -13,15 +13,16 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from lance_lightning.checks import check_int
-from lance_lightning.display import html_of, text_of
 from lance_lightning.errors import ConfigError, StateError
 from lance_lightning.forks import refuse_fork
-from lance_lightning.loader import LanceDataLoader
+from lance_lightning.loading.batch_reader import BatchReader
+from lance_lightning.loading.display import html_of, text_of
+from lance_lightning.loading.loader import LanceDataLoader
+from lance_lightning.loading.state import check_version
+from lance_lightning.loading.stream import Window
 from lance_lightning.ordering import TrainShare
-from lance_lightning.reader import Reader, Window
 from lance_lightning.reading import Ahead, BufferPool, Threads, read_ahead
 from lance_lightning.samplers import DrawnEpochs
-from lance_lightning.state import check_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class LanceIterableDataset(IterableDataset[Any]):
         ConfigError: Samples are asked for of a reader whose functions make batches.
     """
 
-    def __init__(self, reader: Reader, *, batched: bool = True) -> None:
+    def __init__(self, reader: BatchReader, *, batched: bool = True) -> None:
         if not batched and reader.transforms:
             raise ConfigError(
                 "iterable_dataset(batched=False) yields rows as they are stored, and "

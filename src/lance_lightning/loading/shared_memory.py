@@ -10,15 +10,15 @@ import pyarrow as pa
 import torch
 
 from lance_lightning.arrow import Layout
-from lance_lightning.held_blocks import Held
-from lance_lightning.reading import Pool, memories, padded
-from lance_lightning.shared_pool import (
+from lance_lightning.loading.held_blocks import Held
+from lance_lightning.loading.shared_pool import (
     STREAMS,
     Block,
     SharedPool,
     lent_from,
     looked_into,
 )
+from lance_lightning.reading import Pool, memories, padded
 from lance_lightning.types import Array
 
 

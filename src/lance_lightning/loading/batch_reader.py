@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -12,19 +12,17 @@ import pyarrow as pa
 
 from lance_lightning.arrow import Unordered, sql_name
 from lance_lightning.columns import nulls_error
-from lance_lightning.display import Facts, Shown, columns_shown
 from lance_lightning.errors import DecodeError, NullError, TransformError, WorkerError
 from lance_lightning.formats import Format, move
-from lance_lightning.grid import Requests, WindowGrid
-from lance_lightning.ordering import EvalShare, TrainShare, WholeBatchShare
+from lance_lightning.loading.display import Facts, Shown, columns_shown
+from lance_lightning.loading.sizing import DECODED_ROWS, WINDOW_BYTES
+from lance_lightning.loading.stream import Stream, Window, WindowRows
+from lance_lightning.loading.transforms import BatchPlace, Transforms, make_batch
+from lance_lightning.loading.window_grid import Requests, WindowGrid
 from lance_lightning.reading import (
-    COLUMN_BYTES,
     IN_FLIGHT,
     IN_FLIGHT_FAR,
     IN_ORDER_PIECE_BYTES,
-    LARGEST_PIECE_BYTES,
-    MANY_COLUMNS,
-    PIECE_BYTES,
     VARIABLE_PIECE_BYTES,
     BufferPool,
     CachedRows,
@@ -34,163 +32,18 @@ from lance_lightning.reading import (
     Threads,
     Wanted,
     WindowOverflow,
-    largest_value,
     read_windows,
     sort_offsets,
 )
-from lance_lightning.samplers import BlockShuffle, DrawnEpochs, Sampler
-from lance_lightning.tables import BlobDataset, Plan, Snapshot, read_table, with_blobs
-from lance_lightning.transforms import BatchPlace, Transforms, make_batch
+from lance_lightning.tables import Snapshot, read_table, with_blobs
 from lance_lightning.types import ROW_ID, Array
-
-WINDOW_BYTES = 80 << 20  # BlockShuffle's default buffer is 64 MB of rows, and a little
-
-SMALL_WINDOW_BATCHES = 8
-OBJECT_BYTES = 64  # of a short str, with the pointer to it
-FEW_ROWS = 8  # rows looked at before those
-SAMPLE_ROWS = 256  # rows looked at for the mean row's bytes
-DECODED_ROWS = 4  # rows decoded for the same
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """Which rows come when, as a function of numbers.
-
-    Args:
-        plan: The rows of the split.
-        shard: Which of an epoch's positions are this replica's.
-        sampler: The order of an epoch; None is the plan's own order.
-        seed: Seed of the order and of the user's functions.
-    """
-
-    plan: Plan
-    shard: TrainShare | EvalShare
-    sampler: Sampler | None
-    seed: int
-
-    def row_offsets(self, epoch: int, first: int, last: int) -> tuple[Array, Array]:
-        """Return the rows of batches ``first`` to ``last``, the latter excluded.
-
-        Returns:
-            The table's row offsets in the order in which they are handed out,
-            int64 of shape (rows,), and the rows of each batch, int64 of shape
-            (last - first,).
-        """
-        if isinstance(self.shard, WholeBatchShare):
-            sampler: Any = self.sampler
-            batches = self.shard.batches_of_rank(first, last)
-            positions, sizes = sampler.rows_of_batches(
-                batches, seed=self.seed, epoch=epoch
-            )
-            return self.plan.offsets(positions), sizes
-        positions, sizes = self.shard.positions(first, last)
-        if self.sampler is not None and isinstance(self.shard, TrainShare):
-            positions = self.sampler.indices(
-                positions,
-                num_rows=self.plan.num_rows,
-                seed=self.seed,
-                epoch=epoch,
-                global_batch_size=self.shard.global_batch_size,
-            )
-        return self.plan.offsets(positions), sizes
-
-    @property
-    def is_in_order(self) -> bool:
-        """Whether this replica's rows come about as they are in the table.
-
-        Another question than how ranks share a batch: a rank's part of each batch
-        can be in one piece, and the batches anywhere. A sampler that does not say
-        is taken for one that shuffles, and a permutation has an order of its own.
-        """
-        order = self.sampler
-        follows = order is None or getattr(order, "reads_in_table_order", False)
-        return self.plan.sorted and bool(follows)
-
-    @property
-    def batch_rows(self) -> int:
-        """Rows of a batch of this replica, about."""
-        shard = self.shard
-        return max(1, -(-shard.num_rows_of_rank // max(1, shard.num_batches)))
-
-    def begin(self, epoch: int) -> None:
-        """Settle an epoch's order where that is not a function of numbers.
-
-        On the main thread: a sampler of others may draw from global generators.
-        """
-        if isinstance(self.sampler, DrawnEpochs):
-            self.sampler.begin(self.seed, epoch)
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The rows of consecutive batches, not read yet.
-
-    Args:
-        epoch: The epoch they belong to.
-        first: The first batch.
-        sizes: Rows of each batch.
-        row_offsets: The table's row offsets, in the order in which they come.
-        sorted: The same, sorted.
-        order: The place of each of the sorted; None where they were sorted.
-        stride: From a batch to the next: several readers may share an epoch.
-    """
-
-    epoch: int
-    first: int
-    sizes: Sequence[int]
-    row_offsets: Array
-    sorted: Array
-    order: Array | None
-    stride: int = 1
-
-    def part(self, start: int, stop: int) -> Rows:
-        """Return some of the batches."""
-        before, until = sum(self.sizes[:start]), sum(self.sizes[:stop])
-        offsets = self.row_offsets[before:until]
-        ranked, order = sort_offsets(offsets)
-        return replace(
-            self,
-            first=self.first + start * self.stride,
-            sizes=self.sizes[start:stop],
-            row_offsets=offsets,
-            sorted=ranked,
-            order=order,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Converted rows of consecutive batches.
-
-    Args:
-        data: What the format made of them (Arrow where a worker sends them).
-        epoch: The epoch they belong to.
-        first: The first batch.
-        sizes: Rows of each batch.
-        row_offsets: The table's row offsets of all rows.
-        stride: From a batch to the next.
-    """
-
-    data: Any
-    epoch: int
-    first: int
-    sizes: Sequence[int]
-    row_offsets: Array
-    stride: int = 1
-
-    @property
-    def numbers(self) -> range:
-        """The batches' numbers within the epoch."""
-        return range(
-            self.first, self.first + len(self.sizes) * self.stride, self.stride
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
+class BatchReader:
     """Everything that is needed to read batches, in a few KB: it goes to workers.
 
     Args:
@@ -202,7 +55,7 @@ class Reader:
         stage: For error messages.
         row_bytes: Mean bytes of a row in these columns.
         grid: Which batches make a window.
-        piece_rows: Rows asked for at once; None is what `fetch.PIECE_BYTES` hold.
+        piece_rows: WindowRows asked for at once; None is what `fetch.PIECE_BYTES` hold.
         variable: Whether the width of a row varies.
         cached: The rows on local disk, read there instead; None where they are not.
         shown: What reprs show of the columns.
@@ -243,18 +96,18 @@ class Reader:
             for _, first, last in Requests(self.grid, 0, start, num_batches)
         )
 
-    def rows(self, epoch: int, first: int, last: int, stride: int = 1) -> Rows:
+    def rows(self, epoch: int, first: int, last: int, stride: int = 1) -> WindowRows:
         """Work out the rows of every ``stride``-th batch of ``[first, last)``."""
         offsets, sizes = self.stream.row_offsets(epoch, first, last)
         if stride > 1:
             wanted = np.arange(len(sizes)) % stride == 0
             offsets, sizes = offsets[np.repeat(wanted, sizes)], sizes[wanted]
-        return Rows(
+        return WindowRows(
             epoch, first, sizes.tolist(), offsets, *sort_offsets(offsets), stride
         )
 
     def read(
-        self, windows: Iterable[Rows], pool: Pool, threads: Threads
+        self, windows: Iterable[WindowRows], pool: Pool, threads: Threads
     ) -> Iterator[Window]:
         """Read windows as Arrow batches.
 
@@ -263,16 +116,16 @@ class Reader:
             pool: Where the memory of the rows comes from.
             threads: What reads ahead.
         """
-        begun: deque[Rows] = deque()
+        begun: deque[WindowRows] = deque()
         for data in self._arrow(self._begin(windows, begun), pool, threads):
             yield _window(data, begun.popleft())
 
     def read_bounded(
-        self, windows: Iterable[Rows], pool: Pool, threads: Threads
+        self, windows: Iterable[WindowRows], pool: Pool, threads: Threads
     ) -> Iterator[Window]:
         """Read windows as Arrow batches, each in parts where its rows are large.
 
-        Rows of fixed width take what their window was made for. Where the width varies
+        WindowRows of fixed width take what their window was made for. Where the width varies
         a window is cut, between batches, by the bytes that came so far, and once more
         should it turn out to take too many. A batch is never cut.
 
@@ -284,9 +137,9 @@ class Reader:
         if self.row_sizes is None:
             yield from self.read(windows, pool, threads)
             return
-        begun: deque[Rows] = deque()
+        begun: deque[WindowRows] = deque()
         source = iter(windows)
-        again: deque[Rows] = deque()
+        again: deque[WindowRows] = deque()
         row_sizes = self.row_sizes
 
         def overflows(held: int) -> bool:
@@ -307,7 +160,7 @@ class Reader:
                 begun.clear()
 
     def read_first(
-        self, rows: Rows, pool: Pool, threads: Threads, limit: int
+        self, rows: WindowRows, pool: Pool, threads: Threads, limit: int
     ) -> tuple[Window, Seen | None]:
         """Read a window as an Arrow batch; its first batches only where it is large.
 
@@ -345,7 +198,9 @@ class Reader:
         """The bytes to read at once where the width of a row varies."""
         return VARIABLE_PIECE_BYTES if self.stream.is_in_order else WINDOW_BYTES
 
-    def _parts(self, again: deque[Rows], source: Iterator[Rows]) -> Iterator[Rows]:
+    def _parts(
+        self, again: deque[WindowRows], source: Iterator[WindowRows]
+    ) -> Iterator[WindowRows]:
         """Yield the rows of windows, in parts that are read at once."""
         limit = self.window_bytes
         while (rows := again.popleft() if again else next(source, None)) is not None:
@@ -355,13 +210,15 @@ class Reader:
                 rows = rows.part(0, stop)
             yield rows
 
-    def _batches_within(self, rows: Rows, limit: int) -> int:
+    def _batches_within(self, rows: WindowRows, limit: int) -> int:
         """Return how many batches to read at once, by what is known of their rows."""
         assert self.row_sizes is not None
         most = self.row_sizes.rows_within(len(rows.row_offsets), limit)
         return _batches_of(rows, most)
 
-    def _begin(self, windows: Iterable[Rows], begun: deque[Rows]) -> Iterator[Wanted]:
+    def _begin(
+        self, windows: Iterable[WindowRows], begun: deque[WindowRows]
+    ) -> Iterator[Wanted]:
         for rows in windows:
             begun.append(rows)
             yield rows.sorted, rows.order, self._purpose(rows)
@@ -419,7 +276,7 @@ class Reader:
             return self.row_bytes
         count = min(plan.num_rows, DECODED_ROWS)
         offsets = plan.offsets(np.arange(count))
-        rows = Rows(0, 0, [count], offsets, *sort_offsets(offsets))
+        rows = WindowRows(0, 0, [count], offsets, *sort_offsets(offsets))
         (window,) = self.read([rows], BufferPool(), Threads())
         sizes: list[int] = []
         move(self.convert(window).data, lambda tensor: sizes.append(tensor.nbytes))
@@ -494,7 +351,7 @@ class Reader:
             yield batch
             start += size
 
-    def place(self, window: Window | Rows, at: int) -> BatchPlace:
+    def place(self, window: Window | WindowRows, at: int) -> BatchPlace:
         """Return where a window's batch number ``at``, from 0, stands."""
         start = sum(window.sizes[:at])
         return BatchPlace(
@@ -540,7 +397,7 @@ class Reader:
     def _read(self, doing: str, work: Callable[[Any], T]) -> T:
         return read_table(self.snapshot, doing, work)
 
-    def _purpose(self, rows: Rows) -> str:
+    def _purpose(self, rows: WindowRows) -> str:
         last = rows.first + len(rows.sizes) - 1
         batches = (
             f"batch {last}"
@@ -550,123 +407,13 @@ class Reader:
         return f" for {batches} of epoch {rows.epoch}, stage {self.stage!r},"
 
 
-def _batches_of(rows: Rows, most: int) -> int:
+def _batches_of(rows: WindowRows, most: int) -> int:
     """Return how many of the first batches have so many rows at most, but one."""
     ends = np.cumsum(rows.sizes)
     return max(1, int(np.searchsorted(ends, most, side="right")))
 
 
-def _window(data: pa.RecordBatch | Unordered, rows: Rows) -> Window:
+def _window(data: pa.RecordBatch | Unordered, rows: WindowRows) -> Window:
     return Window(
         data, rows.epoch, rows.first, rows.sizes, rows.row_offsets, rows.stride
     )
-
-
-def sampled_row_bytes(
-    snapshot: Snapshot, columns: Any, schema: pa.Schema
-) -> tuple[int, int]:
-    """Return the mean bytes of a row and its largest value's, alike in every process.
-
-    Fixed-width columns are reckoned from the schema; with others, evenly spread
-    rows are read and their bytes counted; of blobs the sizes alone are read.
-    """
-    widths = [_width(field.type) for field in schema]
-    if all(width is not None for width in widths):
-        mean = max(1, int(sum(width for width in widths if width is not None)))
-        return mean, mean
-    rows = snapshot.num_rows
-    spread = np.unique(np.linspace(0, rows - 1, min(rows, SAMPLE_ROWS)).astype("int64"))
-
-    def sizes(dataset: Any) -> tuple[int, int]:
-        # Large rows are not read all at once.
-        few = spread[:: max(1, len(spread) // FEW_ROWS)]
-        mean = dataset.take(few, columns=columns).nbytes // max(1, len(few))
-        step = max(1, min(len(spread), WINDOW_BYTES // max(1, mean)))
-        total, largest = 0, 1
-        for start in range(0, len(spread), step):
-            part = dataset.take(spread[start : start + step], columns=columns)
-            total += int(part.nbytes)
-            largest = max(largest, *map(largest_value, part.columns))
-        reading = with_blobs(dataset, columns)
-        if isinstance(reading, BlobDataset):
-            total += reading.num_bytes(spread)
-        return total, largest
-
-    total, largest = read_table(snapshot, f"measuring {len(spread)} rows", sizes)
-    return max(1, total // max(1, len(spread))), largest
-
-
-def bytes_held(schema: pa.Schema, row_bytes: int) -> int:
-    """Return the bytes of a row while it waits in a window.
-
-    Text, bytes and lists become Python objects, which cost more than short ones hold.
-    """
-    objects = sum(_width(type_) is None for type_ in schema.types)
-    return row_bytes + OBJECT_BYTES * objects
-
-
-def is_variable(schema: pa.Schema) -> bool:
-    """Return whether the width of a row varies."""
-    return any(_width(type_) is None for type_ in schema.types)
-
-
-def rows_of_piece(schema: pa.Schema, row_bytes: int, *, sort_offsets: bool) -> int:
-    """Return how many rows are asked for at once.
-
-    Args:
-        schema: Of the columns that are read.
-        row_bytes: Mean bytes of a row.
-        sort_offsets: Whether the rows come as they lie in the split.
-    """
-    size = IN_ORDER_PIECE_BYTES if sort_offsets else PIECE_BYTES
-    if is_variable(schema):
-        size = VARIABLE_PIECE_BYTES
-    if len(schema) > MANY_COLUMNS:  # whose calls cost more than their bytes
-        size = max(size, min(len(schema) * COLUMN_BYTES, LARGEST_PIECE_BYTES))
-    return max(1, size // row_bytes)
-
-
-def window_grid(
-    stream: Stream, row_bytes: int, *, small: bool, piece_rows: int | None = None
-) -> WindowGrid:
-    """Return which batches are read at once, bounded in bytes.
-
-    Args:
-        stream: Which rows come when.
-        row_bytes: Mean bytes of a row.
-        piece_rows: Rows of a piece; None is what `fetch.PIECE_BYTES` hold.
-        small: A worker sends the batches of a window together, and the user's
-            functions may have made them much larger than the rows: read fewer.
-    """
-    shard, sampler = stream.shard, stream.sampler
-    rows = stream.batch_rows
-    fit = max(1, WINDOW_BYTES // (row_bytes * rows))
-    if small:
-        return WindowGrid(min(fit, SMALL_WINDOW_BATCHES))
-    if stream.is_in_order:
-        # A window that is one piece is handed on as it was read.
-        return WindowGrid(max(1, (piece_rows or PIECE_BYTES // row_bytes) // rows))
-    buffer = sampler.buffer_size if isinstance(sampler, BlockShuffle) else None
-    if buffer is None or not isinstance(shard, TrainShare):
-        return WindowGrid(fit)
-    # A window that straddles two of BlockShuffle's buffers, or cuts one, reads
-    # blocks of which it needs a part.
-    period = max(1, buffer // shard.global_batch_size)
-    if fit < period:
-        return WindowGrid(max(s for s in range(1, fit + 1) if period % s == 0))
-    # The last buffer takes in what does not fill one of its own.
-    tail = max(0, (shard.num_rows // buffer - 1) * period)
-    return WindowGrid(fit - fit % period, tail)
-
-
-def _width(type_: pa.DataType) -> float | None:
-    """Return the bytes a value of this type takes, None where that differs."""
-    if isinstance(type_, pa.ExtensionType | pa.FixedShapeTensorType):
-        return _width(type_.storage_type)
-    if pa.types.is_fixed_size_list(type_):
-        inner = _width(type_.value_type)
-        return None if inner is None else inner * type_.list_size
-    try:
-        return float(type_.bit_width) / 8
-    except ValueError:
-        return None

@@ -6,8 +6,9 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from lance_lightning.grid import Request
-from lance_lightning.reader import Reader, Rows
+from lance_lightning.loading.batch_reader import BatchReader
+from lance_lightning.loading.stream import WindowRows
+from lance_lightning.loading.window_grid import Request
 from lance_lightning.reading import Seen
 from lance_lightning.samplers import DrawnEpochs
 
@@ -28,7 +29,7 @@ class WindowRequests:
 
     def __init__(
         self,
-        reader: Reader,
+        reader: BatchReader,
         most_bytes: int,
         most_sent: int = sys.maxsize,
         batch_bytes: int = 1,
@@ -55,7 +56,7 @@ class WindowRequests:
         self._pending = windows
         self._only_one = only_one
 
-    def __iter__(self) -> Iterator[Request | Rows]:
+    def __iter__(self) -> Iterator[Request | WindowRows]:
         self._asked.clear()
         for epoch, first, last in self._pending:
             while first < last:

@@ -9,9 +9,11 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 from torch.utils.data import Dataset
 
-from lance_lightning.display import html_of, text_of
 from lance_lightning.forks import refuse_fork
-from lance_lightning.reader import WINDOW_BYTES, Reader, Rows
+from lance_lightning.loading.batch_reader import BatchReader
+from lance_lightning.loading.display import html_of, text_of
+from lance_lightning.loading.sizing import WINDOW_BYTES
+from lance_lightning.loading.stream import WindowRows
 from lance_lightning.reading import BufferPool, Threads, sort_offsets
 
 Sample = dict[str, Any]
@@ -32,7 +34,7 @@ class LanceMapDataset(Dataset[Sample]):
         reader: Reads the split's rows.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: BatchReader) -> None:
         self._reader = reader
         self._forget_memory()
 
@@ -84,7 +86,7 @@ class LanceMapDataset(Dataset[Sample]):
         refuse_fork()
         found = np.array([self._checked(index) for index in indices], np.int64)
         offsets = self._reader.stream.plan.offsets(found)
-        rows = Rows(0, 0, [len(offsets)], offsets, *sort_offsets(offsets))
+        rows = WindowRows(0, 0, [len(offsets)], offsets, *sort_offsets(offsets))
         fits = len(offsets) * self._reader.row_bytes <= WINDOW_BYTES
         pool = self._pool if fits else BufferPool()  # what is larger is not kept
         (window,) = self._reader.read([rows], pool, self._threads)

@@ -16,12 +16,13 @@ from torch.utils.data import Dataset
 
 from lance_lightning.arrow import ordered
 from lance_lightning.errors import WorkerError
-from lance_lightning.grid import Request
-from lance_lightning.reader import Reader, Rows, Window
+from lance_lightning.loading.batch_reader import BatchReader
+from lance_lightning.loading.sent_batches import Message, Sendable
+from lance_lightning.loading.shared_memory import pack
+from lance_lightning.loading.shared_pool import SharedMemoryFullError, SharedPool
+from lance_lightning.loading.stream import Window, WindowRows
+from lance_lightning.loading.window_grid import Request
 from lance_lightning.reading import BufferPool, Pool, Seen, Threads
-from lance_lightning.sent_batches import Message, Sendable
-from lance_lightning.shared_pool import SharedMemoryFullError, SharedPool
-from lance_lightning.transport import pack
 
 
 class Answer(NamedTuple):
@@ -51,8 +52,8 @@ class AnsweredWindows(Dataset[Any]):
         most_sent: Bytes of batches that are sent at once.
     """
 
-    def __init__(self, reader: Reader, most_bytes: int, most_sent: int) -> None:
-        self._reader: Reader | None = reader
+    def __init__(self, reader: BatchReader, most_bytes: int, most_sent: int) -> None:
+        self._reader: BatchReader | None = reader
         self._most_bytes = most_bytes
         self._most_sent = most_sent
         self._pickled = b""
@@ -79,13 +80,13 @@ class AnsweredWindows(Dataset[Any]):
         self._most_sent = state["_most_sent"]
         self._begin()
 
-    def __getitem__(self, request: Request | Rows) -> Answer:
+    def __getitem__(self, request: Request | WindowRows) -> Answer:
         with _errors_that_cross():
             return self._answer(request)
 
-    def _answer(self, request: Request | Rows) -> Answer:
+    def _answer(self, request: Request | WindowRows) -> Answer:
         reader = self._reader = self._reader or self._unpickled()
-        rows = request if isinstance(request, Rows) else reader.rows(*request)
+        rows = request if isinstance(request, WindowRows) else reader.rows(*request)
         pool: Pool = self._private if reader.cuts_batches else self._shared
         limit = self._most_bytes
         try:
@@ -97,7 +98,7 @@ class AnsweredWindows(Dataset[Any]):
             return Answer([], None, error, is_full=True)
         return Answer(list(window.sizes), seen, sent)
 
-    def _cut(self, reader: Reader, window: Window, seen: Seen | None) -> Answer:
+    def _cut(self, reader: BatchReader, window: Window, seen: Seen | None) -> Answer:
         message = Message(self._shared)
         parts = map(reader.convert, reader.parts(window))
         batches = itertools.chain.from_iterable(map(reader.batches, parts))
@@ -119,9 +120,9 @@ class AnsweredWindows(Dataset[Any]):
         is_full = len(sizes) < len(window.sizes)
         return Answer(sizes, seen, sent, message.num_bytes, is_full)
 
-    def _unpickled(self) -> Reader:
+    def _unpickled(self) -> BatchReader:
         try:
-            reader: Reader = ForkingPickler.loads(self._pickled)
+            reader: BatchReader = ForkingPickler.loads(self._pickled)
         except Exception as error:
             raise WorkerError(
                 f"a worker cannot load what it was sent ({type(error).__name__}: "

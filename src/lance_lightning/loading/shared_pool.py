@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from lance_lightning.errors import WorkerError
-from lance_lightning.held_blocks import SHARED_MEMORY, memory_is_short
+from lance_lightning.loading.held_blocks import SHARED_MEMORY, memory_is_short
 from lance_lightning.reading import ALIGNMENT, BufferPool
 from lance_lightning.types import Array
 

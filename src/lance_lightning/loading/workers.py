@@ -14,13 +14,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from lance_lightning.errors import ConfigError, WorkerError
-from lance_lightning.grid import Request, Requests
-from lance_lightning.held_blocks import SHARED_MEMORY, Held
-from lance_lightning.reader import WINDOW_BYTES, Reader, Window
+from lance_lightning.loading.batch_reader import BatchReader
+from lance_lightning.loading.held_blocks import SHARED_MEMORY, Held
+from lance_lightning.loading.sent_batches import PinnedBatches, SentBatches
+from lance_lightning.loading.sizing import WINDOW_BYTES
+from lance_lightning.loading.stream import Window
+from lance_lightning.loading.window_grid import Request, Requests
+from lance_lightning.loading.window_requests import WindowRequests
+from lance_lightning.loading.worker_process import AnsweredWindows, Start
 from lance_lightning.reading import BufferPool
-from lance_lightning.sent_batches import PinnedBatches, SentBatches
-from lance_lightning.window_requests import WindowRequests
-from lance_lightning.worker_process import AnsweredWindows, Start
 
 # A server forks the workers of the second; it has imported nothing and reads nothing.
 START_METHODS = ("spawn", "forkserver")
@@ -49,7 +51,7 @@ class Workers:
     """
 
     def __init__(
-        self, reader: Reader, num_workers: int, options: Mapping[str, Any]
+        self, reader: BatchReader, num_workers: int, options: Mapping[str, Any]
     ) -> None:
         reader.transforms.check_picklable()
         self._reader = reader

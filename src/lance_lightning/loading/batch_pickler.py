@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-import torch.multiprocessing  # its reductions of sparse and other tensors
+import torch.multiprocessing
 from torch.nn import Parameter
 
 from lance_lightning.types import Array

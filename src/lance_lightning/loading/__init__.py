@@ -1,0 +1,66 @@
+"""Batches handed out, in this process or from workers, from any batch on."""
+
+from lance_lightning.loading.batch_reader import BatchReader
+from lance_lightning.loading.clock import EpochClock, Start
+from lance_lightning.loading.display import (
+    Facts,
+    Shown,
+    batches_shown,
+    columns_shown,
+    html_of,
+    splits_shown,
+    text_of,
+)
+from lance_lightning.loading.iterable_dataset import LanceIterableDataset
+from lance_lightning.loading.loader import LanceDataLoader
+from lance_lightning.loading.loader_iterator import LoaderIterator
+from lance_lightning.loading.map_dataset import LanceMapDataset
+from lance_lightning.loading.process_group import world_of_torch
+from lance_lightning.loading.sizing import (
+    bytes_held,
+    is_variable,
+    rows_of_piece,
+    sampled_row_bytes,
+    window_grid,
+)
+from lance_lightning.loading.state import (
+    AFRESH,
+    STATE_VERSION,
+    check_same,
+    check_version,
+)
+from lance_lightning.loading.stream import Stream
+from lance_lightning.loading.torch_options import check_dataloader_kwargs
+from lance_lightning.loading.transforms import Transforms
+from lance_lightning.loading.window_grid import WindowGrid
+
+__all__ = [
+    "AFRESH",
+    "STATE_VERSION",
+    "BatchReader",
+    "EpochClock",
+    "Facts",
+    "LanceDataLoader",
+    "LanceIterableDataset",
+    "LanceMapDataset",
+    "LoaderIterator",
+    "Shown",
+    "Start",
+    "Stream",
+    "Transforms",
+    "WindowGrid",
+    "batches_shown",
+    "bytes_held",
+    "check_dataloader_kwargs",
+    "check_same",
+    "check_version",
+    "columns_shown",
+    "html_of",
+    "is_variable",
+    "rows_of_piece",
+    "sampled_row_bytes",
+    "splits_shown",
+    "text_of",
+    "window_grid",
+    "world_of_torch",
+]

@@ -1,0 +1,147 @@
+"""Which rows come when, as a function of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lance_lightning.ordering import EvalShare, TrainShare, WholeBatchShare
+from lance_lightning.reading import sort_offsets
+from lance_lightning.samplers import DrawnEpochs, Sampler
+from lance_lightning.tables import Plan
+from lance_lightning.types import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Which rows come when, as a function of numbers.
+
+    Args:
+        plan: The rows of the split.
+        shard: Which of an epoch's positions are this replica's.
+        sampler: The order of an epoch; None is the plan's own order.
+        seed: Seed of the order and of the user's functions.
+    """
+
+    plan: Plan
+    shard: TrainShare | EvalShare
+    sampler: Sampler | None
+    seed: int
+
+    def row_offsets(self, epoch: int, first: int, last: int) -> tuple[Array, Array]:
+        """Return the rows of batches ``first`` to ``last``, the latter excluded.
+
+        Returns:
+            The table's row offsets in the order in which they are handed out,
+            int64 of shape (rows,), and the rows of each batch, int64 of shape
+            (last - first,).
+        """
+        if isinstance(self.shard, WholeBatchShare):
+            sampler: Any = self.sampler
+            batches = self.shard.batches_of_rank(first, last)
+            positions, sizes = sampler.rows_of_batches(
+                batches, seed=self.seed, epoch=epoch
+            )
+            return self.plan.offsets(positions), sizes
+        positions, sizes = self.shard.positions(first, last)
+        if self.sampler is not None and isinstance(self.shard, TrainShare):
+            positions = self.sampler.indices(
+                positions,
+                num_rows=self.plan.num_rows,
+                seed=self.seed,
+                epoch=epoch,
+                global_batch_size=self.shard.global_batch_size,
+            )
+        return self.plan.offsets(positions), sizes
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether this replica's rows come about as they are in the table.
+
+        Another question than how ranks share a batch: a rank's part of each batch
+        can be in one piece, and the batches anywhere. A sampler that does not say
+        is taken for one that shuffles, and a permutation has an order of its own.
+        """
+        order = self.sampler
+        follows = order is None or getattr(order, "reads_in_table_order", False)
+        return self.plan.sorted and bool(follows)
+
+    @property
+    def batch_rows(self) -> int:
+        """WindowRows of a batch of this replica, about."""
+        shard = self.shard
+        return max(1, -(-shard.num_rows_of_rank // max(1, shard.num_batches)))
+
+    def begin(self, epoch: int) -> None:
+        """Settle an epoch's order where that is not a function of numbers.
+
+        On the main thread: a sampler of others may draw from global generators.
+        """
+        if isinstance(self.sampler, DrawnEpochs):
+            self.sampler.begin(self.seed, epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRows:
+    """The rows of consecutive batches, not read yet.
+
+    Args:
+        epoch: The epoch they belong to.
+        first: The first batch.
+        sizes: WindowRows of each batch.
+        row_offsets: The table's row offsets, in the order in which they come.
+        sorted: The same, sorted.
+        order: The place of each of the sorted; None where they were sorted.
+        stride: From a batch to the next: several readers may share an epoch.
+    """
+
+    epoch: int
+    first: int
+    sizes: Sequence[int]
+    row_offsets: Array
+    sorted: Array
+    order: Array | None
+    stride: int = 1
+
+    def part(self, start: int, stop: int) -> WindowRows:
+        """Return some of the batches."""
+        before, until = sum(self.sizes[:start]), sum(self.sizes[:stop])
+        offsets = self.row_offsets[before:until]
+        ranked, order = sort_offsets(offsets)
+        return replace(
+            self,
+            first=self.first + start * self.stride,
+            sizes=self.sizes[start:stop],
+            row_offsets=offsets,
+            sorted=ranked,
+            order=order,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Converted rows of consecutive batches.
+
+    Args:
+        data: What the format made of them (Arrow where a worker sends them).
+        epoch: The epoch they belong to.
+        first: The first batch.
+        sizes: WindowRows of each batch.
+        row_offsets: The table's row offsets of all rows.
+        stride: From a batch to the next.
+    """
+
+    data: Any
+    epoch: int
+    first: int
+    sizes: Sequence[int]
+    row_offsets: Array
+    stride: int = 1
+
+    @property
+    def numbers(self) -> range:
+        """The batches' numbers within the epoch."""
+        return range(
+            self.first, self.first + len(self.sizes) * self.stride, self.stride
+        )
