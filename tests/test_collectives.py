@@ -17,14 +17,9 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer import call
 from processes import free_port, of_rank, written
 
-from lance_lightning import (
-    ArrowSource,
-    LanceDataModule,
-    LanceSource,
-    RandomSplit,
-    asked,
-)
-from lance_lightning.world import Ranks
+from lance_lightning import ArrowSource, LanceDataModule, LanceSource, RandomSplit
+from lance_lightning.datamodule import asked
+from lance_lightning.datamodule.ranks import Ranks
 
 APP = Path(__file__).with_name("rank_zero_app.py")
 PARTS = RandomSplit({"train": 0.6, "val": 0.3, "test": 0.1})

@@ -74,10 +74,10 @@ def test_a_child_that_was_forked_before_lance_was_loaded_reads(said):
 @pytest.mark.parametrize(
     ("preloaded", "code", "expected"),
     [
-        ("lance_lightning.datamodule", "", "103 rows"),
+        ("lance_lightning.datamodule.module", "", "103 rows"),
         (
             "reads_at_import",
-            "import lance\nimport lance_lightning.datamodule\n"
+            "import lance\nimport lance_lightning.datamodule.module\n"
             "lance.dataset(URI).to_table()\n",
             "forked by multiprocessing's forkserver, whose server had read with Lance",
         ),

@@ -40,7 +40,7 @@ from lance_lightning import (
     ShardedFragments,
     Shuffle,
 )
-from lance_lightning.specs import SPECS
+from lance_lightning.datamodule.plain_specs import SPECS
 
 SECRET = "hunter2-hunter2"
 

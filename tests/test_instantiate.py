@@ -38,8 +38,8 @@ from lance_lightning import (
     ShardedFragments,
     Shuffle,
 )
+from lance_lightning.datamodule.plain_specs import NAMES, SPECS
 from lance_lightning.frozen import replace, values_of
-from lance_lightning.specs import NAMES, SPECS
 
 ROWS = pa.table({"id": list(range(40))})
 ORDER = pa.table(

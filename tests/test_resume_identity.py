@@ -26,7 +26,7 @@ from lance_lightning import (
     Shuffle,
     StateError,
 )
-from lance_lightning.resume import saved_source
+from lance_lightning.datamodule.checkpoint import saved_source
 from lance_lightning.tables.identity import Identity
 from lance_lightning.tables.snapshot import Snapshot
 

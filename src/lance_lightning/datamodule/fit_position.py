@@ -10,11 +10,9 @@ from weakref import WeakKeyDictionary
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lance_lightning.asked import hook_of_trainer
-from lance_lightning.errors import StateError
-from lance_lightning.loading import EpochClock, LanceDataLoader, LoaderIterator, Start
-from lance_lightning.progress import FitProgress, positions_by_count
-from lance_lightning.trainer_loops import (
+from lance_lightning.datamodule.asked import hook_of_trainer
+from lance_lightning.datamodule.progress import FitProgress, positions_by_count
+from lance_lightning.datamodule.trainer_loops import (
     evaluation_loaders,
     is_fetching,
     is_of_evaluation,
@@ -23,6 +21,8 @@ from lance_lightning.trainer_loops import (
     states_not_loaded,
     training_loaders,
 )
+from lance_lightning.errors import StateError
+from lance_lightning.loading import EpochClock, LanceDataLoader, LoaderIterator, Start
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities.parsing import AttributeDict
 
-from lance_lightning.specs import TARGET, plain_dict
+from lance_lightning.datamodule.plain_specs import TARGET, plain_dict
 
 OF_CLI = ("_class_path", "_instantiator")
 FUNCTIONS = (

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lance_lightning.arguments import (
+from lance_lightning.cache_folder import cache_dir as find_cache_dir
+from lance_lightning.checks import check_bool, check_importable, check_int, check_seed
+from lance_lightning.columns import functions_of
+from lance_lightning.datamodule.arguments import (
     batch_sizes_of,
     check_connection_factories,
     columns_of,
@@ -18,17 +21,14 @@ from lance_lightning.arguments import (
     stage_splits_of,
     transforms_of,
 )
-from lance_lightning.cache_folder import cache_dir as find_cache_dir
-from lance_lightning.checks import check_bool, check_importable, check_int, check_seed
-from lance_lightning.columns import functions_of
+from lance_lightning.datamodule.pins import ALL, PinnedTables
+from lance_lightning.datamodule.plain_specs import SAMPLERS, SPLITS, spec_of
 from lance_lightning.errors import ConfigError
 from lance_lightning.formats import Format
 from lance_lightning.loading import Transforms, check_dataloader_kwargs
 from lance_lightning.ordering import World
-from lance_lightning.pins import ALL, PinnedTables
 from lance_lightning.samplers import Sampler, SplitSampler, as_spec
 from lance_lightning.sources import SeparateSources, Source, as_source
-from lance_lightning.specs import SAMPLERS, SPLITS, spec_of
 from lance_lightning.splits import AllRows, Splits
 from lance_lightning.types import STAGES
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lance_lightning.arguments import splits_of_source
 from lance_lightning.checks import check_one_of
+from lance_lightning.datamodule.arguments import splits_of_source
+from lance_lightning.datamodule.checkpoint import repinned, saved_source
+from lance_lightning.datamodule.ranks import Ranks
 from lance_lightning.errors import LanceLightningError
-from lance_lightning.resume import repinned, saved_source
 from lance_lightning.sources import Source
 from lance_lightning.splits import AllRows, Splits, build_plans
 from lance_lightning.tables import Plan, Snapshot
-from lance_lightning.world import Ranks
 
 ALL = ""  # the key of the one source that all splits are made of
 

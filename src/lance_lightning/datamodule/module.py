@@ -16,7 +16,11 @@ from lightning.pytorch.tuner.lr_finder import _LRCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lance_lightning.arguments import (
+from lance_lightning.callbacks.batch_size import LogBatchSize
+from lance_lightning.callbacks.prediction import PredictedRows
+from lance_lightning.checks import check_one_of
+from lance_lightning.columns import class_names, features_of_columns
+from lance_lightning.datamodule.arguments import (
     AnySampler,
     AnySource,
     AnySplits,
@@ -25,25 +29,29 @@ from lance_lightning.arguments import (
     OneSplit,
     no_split_message,
 )
-from lance_lightning.asked import (
-    is_asked_for_loaders,
-    is_asked_for_setup,
-)
-from lance_lightning.callbacks.batch_size import LogBatchSize
-from lance_lightning.callbacks.prediction import PredictedRows
-from lance_lightning.checks import check_one_of
-from lance_lightning.columns import class_names, features_of_columns
-from lance_lightning.config import SHOWN, ModuleConfig
-from lance_lightning.errors import ConfigError, LanceLightningError, StateError
-from lance_lightning.fit_position import FitPosition
-from lance_lightning.forks import refuse_fork
-from lance_lightning.formats import move
-from lance_lightning.hyperparameters import (
+from lance_lightning.datamodule.asked import is_asked_for_loaders, is_asked_for_setup
+from lance_lightning.datamodule.checkpoint import adopted
+from lance_lightning.datamodule.config import SHOWN, ModuleConfig
+from lance_lightning.datamodule.fit_position import FitPosition
+from lance_lightning.datamodule.hyperparameters import (
     Hyperparameters,
     PlainHyperparameters,
     outermost_frame,
     with_class,
 )
+from lance_lightning.datamodule.pins import ALL
+from lance_lightning.datamodule.plain_specs import (
+    check_saved,
+    from_plain,
+    named,
+    plain_dict,
+)
+from lance_lightning.datamodule.ranks import Ranks, world_of_trainer
+from lance_lightning.datamodule.reports import log_run, log_training
+from lance_lightning.datamodule.trainer_loops import not_iterable, refuse_other_package
+from lance_lightning.errors import ConfigError, LanceLightningError, StateError
+from lance_lightning.forks import refuse_fork
+from lance_lightning.formats import move
 from lance_lightning.loading import (
     AFRESH,
     STATE_VERSION,
@@ -73,10 +81,7 @@ from lance_lightning.loading import (
     world_of_torch,
 )
 from lance_lightning.ordering import EvalShare, World
-from lance_lightning.pins import ALL
 from lance_lightning.reading import CachedRows, RowSizes, cache_rows
-from lance_lightning.reports import log_run, log_training
-from lance_lightning.resume import adopted
 from lance_lightning.samplers import (
     BlockShuffle,
     DrawnEpochs,
@@ -86,12 +91,9 @@ from lance_lightning.samplers import (
     training_shard,
 )
 from lance_lightning.sources import live_source
-from lance_lightning.specs import check_saved, from_plain, named, plain_dict
 from lance_lightning.splits import AllRows, Splits, permutation_of
 from lance_lightning.tables import Plan, Snapshot
-from lance_lightning.trainer_loops import not_iterable, refuse_other_package
 from lance_lightning.types import STAGES
-from lance_lightning.world import Ranks, world_of_trainer
 
 SIZES = {"batch_size": "global_batch_size", "global_batch_size": "batch_size"}
 # Arguments that say nothing of which rows come in which order.
