@@ -16,8 +16,7 @@ from lightning.pytorch.tuner.lr_finder import _LRCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lance_lightning.callbacks.batch_size import LogBatchSize
-from lance_lightning.callbacks.prediction import PredictedRows
+from lance_lightning.callbacks import LogBatchSize, PredictedRows
 from lance_lightning.checks import check_one_of
 from lance_lightning.columns import class_names, features_of_columns
 from lance_lightning.datamodule.arguments import (

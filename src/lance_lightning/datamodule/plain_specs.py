@@ -15,10 +15,7 @@ import numpy as np
 
 from lance_lightning import samplers, sources, splits
 from lance_lightning.errors import ConfigError
-from lance_lightning.samplers import sharded as lance_samplers
-from lance_lightning.sources import arrow as arrow_source
-from lance_lightning.sources import open_objects, separate
-from lance_lightning.tables import snapshot
+from lance_lightning.tables import strip_secrets
 
 TARGET = "_target_"
 HYDRAS_OWN = ("_convert_", "_recursive_")  # keys for instantiate, beside a _target_
@@ -29,13 +26,13 @@ SPECS: dict[str, type[Any]] = {
     for spec in (
         samplers.BlockShuffle,
         samplers.Sequential,
-        lance_samplers.ShardedBatches,
-        lance_samplers.ShardedFragments,
+        samplers.ShardedBatches,
+        samplers.ShardedFragments,
         samplers.Shuffle,
-        arrow_source.ArrowSource,
+        sources.ArrowSource,
         sources.LanceDBSource,
         sources.LanceSource,
-        separate.SeparateSources,
+        sources.SeparateSources,
         splits.AllRows,
         splits.CalculatedSplit,
         splits.HashSplit,
@@ -61,8 +58,8 @@ NAMES: dict[str, dict[str, type[Any]]] = {
     "sampler": {
         "block_shuffle": samplers.BlockShuffle,
         "sequential": samplers.Sequential,
-        "sharded_batches": lance_samplers.ShardedBatches,
-        "sharded_fragments": lance_samplers.ShardedFragments,
+        "sharded_batches": samplers.ShardedBatches,
+        "sharded_fragments": samplers.ShardedFragments,
         "shuffle": samplers.Shuffle,
     },
 }
@@ -132,7 +129,7 @@ def to_plain(value: Any) -> Any:
     a table in memory, a function) becomes a mark that `check_saved` asks for.
     """
     value = _without_omegaconf(value)
-    if isinstance(value, open_objects.TableSource):
+    if isinstance(value, sources.TableSource):
         value = value.source
     if isinstance(value, np.generic):
         value = value.item()
@@ -176,7 +173,7 @@ def _plain_scalar(value: int | float | str) -> Any:
     if isinstance(value, float):
         return float(value)
     text = str.__str__(value)
-    shown = snapshot.strip_secrets(text)
+    shown = strip_secrets(text)
     # A scheme at the start: a SQL expression may well hold a URI.
     if shown != text and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
         return {UNSAVED: shown}
@@ -184,7 +181,7 @@ def _plain_scalar(value: int | float | str) -> Any:
 
 
 def _spec_to_plain(spec: Any) -> dict[str, Any]:
-    if isinstance(spec, separate.SeparateSources):
+    if isinstance(spec, sources.SeparateSources):
         arguments = dict(spec.sources)
     else:
         names = inspect.signature(type(spec)).parameters

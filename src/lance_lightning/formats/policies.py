@@ -73,4 +73,5 @@ def is_policy(nulls: Any) -> bool:
 
 
 def values_of_policy(argument: Any, whole: bool) -> list[Any]:
+    """Return the values of an argument that is one for all columns, or by column."""
     return [argument] if whole else list(argument.values())

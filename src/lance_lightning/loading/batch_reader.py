@@ -55,7 +55,7 @@ class BatchReader:
         stage: For error messages.
         row_bytes: Mean bytes of a row in these columns.
         grid: Which batches make a window.
-        piece_rows: WindowRows asked for at once; None is what `fetch.PIECE_BYTES` hold.
+        piece_rows: Rows asked for at once; None is what `fetch.PIECE_BYTES` hold.
         variable: Whether the width of a row varies.
         cached: The rows on local disk, read there instead; None where they are not.
         shown: What reprs show of the columns.
@@ -125,7 +125,7 @@ class BatchReader:
     ) -> Iterator[Window]:
         """Read windows as Arrow batches, each in parts where its rows are large.
 
-        WindowRows of fixed width take what their window was made for. Where the width varies
+        Rows of fixed width take what their window was made for. Where the width varies
         a window is cut, between batches, by the bytes that came so far, and once more
         should it turn out to take too many. A batch is never cut.
 

@@ -79,15 +79,15 @@ def is_variable(schema: pa.Schema) -> bool:
     return any(_width(type_) is None for type_ in schema.types)
 
 
-def rows_of_piece(schema: pa.Schema, row_bytes: int, *, sort_offsets: bool) -> int:
+def rows_of_piece(schema: pa.Schema, row_bytes: int, *, in_order: bool) -> int:
     """Return how many rows are asked for at once.
 
     Args:
         schema: Of the columns that are read.
         row_bytes: Mean bytes of a row.
-        sort_offsets: Whether the rows come as they lie in the split.
+        in_order: Whether the rows come as they lie in the split.
     """
-    size = IN_ORDER_PIECE_BYTES if sort_offsets else PIECE_BYTES
+    size = IN_ORDER_PIECE_BYTES if in_order else PIECE_BYTES
     if is_variable(schema):
         size = VARIABLE_PIECE_BYTES
     if len(schema) > MANY_COLUMNS:  # whose calls cost more than their bytes
@@ -103,7 +103,7 @@ def window_grid(
     Args:
         stream: Which rows come when.
         row_bytes: Mean bytes of a row.
-        piece_rows: WindowRows of a piece; None is what `fetch.PIECE_BYTES` hold.
+        piece_rows: Rows of a piece; None is what `fetch.PIECE_BYTES` hold.
         small: A worker sends the batches of a window together, and the user's
             functions may have made them much larger than the rows: read fewer.
     """

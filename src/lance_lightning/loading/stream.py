@@ -69,7 +69,7 @@ class Stream:
 
     @property
     def batch_rows(self) -> int:
-        """WindowRows of a batch of this replica, about."""
+        """Rows of a batch of this replica, about."""
         shard = self.shard
         return max(1, -(-shard.num_rows_of_rank // max(1, shard.num_batches)))
 
@@ -89,7 +89,7 @@ class WindowRows:
     Args:
         epoch: The epoch they belong to.
         first: The first batch.
-        sizes: WindowRows of each batch.
+        sizes: Rows of each batch.
         row_offsets: The table's row offsets, in the order in which they come.
         sorted: The same, sorted.
         order: The place of each of the sorted; None where they were sorted.
@@ -127,7 +127,7 @@ class Window:
         data: What the format made of them (Arrow where a worker sends them).
         epoch: The epoch they belong to.
         first: The first batch.
-        sizes: WindowRows of each batch.
+        sizes: Rows of each batch.
         row_offsets: The table's row offsets of all rows.
         stride: From a batch to the next.
     """

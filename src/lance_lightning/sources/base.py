@@ -124,6 +124,7 @@ def _restored(kind: type[StoredSource], values: dict[str, Any]) -> StoredSource:
 
 
 def checked_uri(uri: Any) -> str:
+    """Return a path or URI as text, or raise a `ConfigError`."""
     if not isinstance(uri, (str, os.PathLike)) or not os.fspath(uri):
         raise ConfigError(f"uri must be a path or URI, got {uri!r}")
     return str(os.fspath(uri))

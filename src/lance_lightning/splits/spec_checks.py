@@ -19,6 +19,7 @@ _SIZES = ("ratios", "counts", "fixed")
 
 
 def check_names(parameter: str, names: Sequence[Any]) -> None:
+    """Raise a `ConfigError` unless names are text, not empty and each there once."""
     for name in names:
         if not (isinstance(name, str) and name):
             raise ConfigError(
@@ -30,6 +31,7 @@ def check_names(parameter: str, names: Sequence[Any]) -> None:
 
 
 def names_of(parameter: str, names: Any) -> tuple[str, ...]:
+    """Return a list of names as a tuple, or raise a `ConfigError`."""
     if isinstance(names, (str, bytes)) or not isinstance(names, Sequence):
         raise ConfigError(f"{parameter} must be a list of names, got {names!r}")
     if not names:
@@ -63,6 +65,7 @@ def _check_count(name: str, value: Any, below: int = TOO_LARGE) -> int:
 
 
 def check_weight(name: str, value: Any) -> int:
+    """Return a weight, an integer from 0, or raise a `ConfigError`."""
     return _check_count(name, value, 2**64)  # it is their sum that is bounded
 
 
@@ -116,16 +119,19 @@ def set_sizes(splits: Any) -> None:
 
 
 def names_of_sizes(splits: Any) -> tuple[str, ...]:
+    """Return the names of the splits that sizes are given for."""
     return tuple(splits.ratios or splits.counts or splits.fixed)
 
 
 def pairs(shares: Mapping[str, Any]) -> list[list[Any]]:
+    """Return names and shares as a list, for JSON."""
     # A list, as JSON with sorted keys would forget the order of the splits, which
     # decides who gets which rows.
     return [[name, share] for name, share in shares.items()]
 
 
 def sizes_key(splits: Any) -> dict[str, Any]:
+    """Return what tells sizes from others, for JSON."""
     return {
         "ratios": pairs(splits.ratios) if splits.ratios else None,
         "counts": pairs(splits.counts) if splits.counts else None,

@@ -26,6 +26,7 @@ class OpenDatasets:
         self._lock = threading.Lock()
 
     def __call__(self, snapshot: Snapshot) -> Any:
+        """Return the dataset of a snapshot, opened unless it is open already."""
         with self._lock:
             if snapshot in self._datasets:
                 self._datasets.move_to_end(snapshot)
@@ -50,6 +51,11 @@ open_datasets = OpenDatasets(16)
 
 
 def open_verified(snapshot: Snapshot) -> Any:
+    """Open the dataset of a snapshot.
+
+    Raises:
+        SourceError: It cannot be opened, or another table is there than was pinned.
+    """
     options, branch, version = (
         snapshot.storage_options,
         snapshot.branch,

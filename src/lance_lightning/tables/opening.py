@@ -97,6 +97,7 @@ def tagged(
 
 
 def check_environment(options: Mapping[str, str | None]) -> None:
+    """Raise a `SourceError` if the environment lacks an option left to it."""
     missing = [key.upper() for key, value in options.items() if value is None]
     if missing:
         raise SourceError(
