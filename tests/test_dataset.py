@@ -29,7 +29,7 @@ from lance_lightning import (
     PermutationSplit,
     RandomSplit,
 )
-from lance_lightning.reading import windows as fetch
+from lance_lightning.reading import threads
 from lance_lightning.types import OUTPUT_FORMATS
 
 ROWS = 103
@@ -158,12 +158,12 @@ def test_rows_written_later_change_nothing(own_table):
 def test_reads_share_their_threads_and_their_memory(table, monkeypatch):
     made = []
 
-    class Counting(fetch.ThreadPoolExecutor):
+    class Counting(threads.ThreadPoolExecutor):
         def __init__(self, *args, **kwargs):
             made.append(self)
             super().__init__(*args, **kwargs)
 
-    monkeypatch.setattr(fetch, "ThreadPoolExecutor", Counting)
+    monkeypatch.setattr(threads, "ThreadPoolExecutor", Counting)
     found = dataset(table)
     assert ids([found[i] for i in range(50)]) == list(range(50))
     assert len(made) == 1

@@ -13,6 +13,7 @@ import lance.sampler
 import numpy as np
 import pyarrow as pa
 import pytest
+from bounds import set_bound
 from conftest import make_table, write_table
 
 from lance_lightning import (
@@ -24,10 +25,9 @@ from lance_lightning import (
     SourceError,
     TransformError,
 )
-from lance_lightning.loading import batch_reader as reader
 from lance_lightning.reading.memory import BufferPool
 from lance_lightning.reading.threads import Threads
-from lance_lightning.tables import snapshot
+from lance_lightning.tables import open_datasets
 from lance_lightning.tables.storage import read_table
 
 ROWS, PER_FILE = 1200, 20
@@ -97,7 +97,7 @@ def uri(tmp_path) -> str:
 @pytest.fixture
 def small_windows(monkeypatch):
     for name in ("WINDOW_BYTES", "PIECE_BYTES", "IN_ORDER_PIECE_BYTES"):
-        monkeypatch.setattr(reader, name, 1000)
+        set_bound(monkeypatch, name, 1000)
 
 
 class ReadsIds(lance.sampler.Sampler):
@@ -236,7 +236,7 @@ def test_a_failing_function_is_told_though_its_row_ids_cannot_be_read(uri):
     (window,) = loader.reader.read(rows, BufferPool(), Threads())
     window = loader.reader.convert(window)
     remove(uri)
-    snapshot._open_datasets.clear()  # row ids alone need no file
+    open_datasets.open_datasets.clear()  # row ids alone need no file
     with pytest.raises(TransformError, match=r"wrong labels.*row ids not known"):
         list(loader.reader.batches(window))
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lance_lightning.arrow.unordered import ordered
-from lance_lightning.reading import windows as fetch
+from lance_lightning.reading import pieces
 from lance_lightning.reading.gather import RowGather
 from lance_lightning.reading.memory import SHARED_PART_BYTES, BufferPool
 from lance_lightning.reading.pieces import (
@@ -105,7 +105,7 @@ def test_scans_and_takes_give_the_same_rows(dataset, monkeypatch):
     offsets = np.random.default_rng(0).permutation(ROWS)[:77]
     found = []
     for cheap in (True, False):
-        monkeypatch.setattr(fetch, "scan_is_cheaper", lambda *_, cheap=cheap: cheap)
+        monkeypatch.setattr(pieces, "scan_is_cheaper", lambda *_, cheap=cheap: cheap)
         found.append(read(dataset, offsets, 1 << 20).to_pylist())
     assert found[0] == found[1]
     assert [row["id"] for row in found[0]] == dataset.to_table()["id"].take(
@@ -146,7 +146,7 @@ class Slow:
 def test_so_many_pieces_are_in_flight_at_once(dataset, in_flight):
     slow = Slow(dataset)
     windows = [sort_offsets(np.arange(0, ROWS, 5))]
-    row_bytes = fetch.PIECE_BYTES // 3
+    row_bytes = pieces.PIECE_BYTES // 3
     (rows,) = read_windows(
         slow, ["id"], windows, row_bytes, BufferPool(), Threads(), in_flight
     )
@@ -185,7 +185,7 @@ def test_pieces_cover_every_row_once_and_stay_small(offsets, row_bytes):
         rows += read[slice(None) if piece.rows is None else piece.rows].tolist()
         where = np.arange(len(offsets))[piece.places]
         places += where.tolist()
-        small = len(piece.offsets) * row_bytes <= fetch.PIECE_BYTES
+        small = len(piece.offsets) * row_bytes <= pieces.PIECE_BYTES
         assert small or len(piece.offsets) == 1
     assert sorted(places) == list(range(len(offsets)))
     assert [offsets[place] for place in places] == rows

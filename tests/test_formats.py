@@ -549,8 +549,7 @@ class Missing:
 
 sys.meta_path.insert(0, Missing())
 import pyarrow as pa
-from lance_lightning.batches import batch_size_of, move
-from lance_lightning.formats import Format
+from lance_lightning.formats import Format, batch_size_of, move
 
 batch = pa.record_batch({"x": [1, 2, None], "f": [0.5, 1.5, 2.5]}).slice(0, 2)
 text = pa.record_batch({"x": [1, 2], "s": ["a", "b"]})

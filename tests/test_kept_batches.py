@@ -10,6 +10,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from bounds import set_bound
 
 from lance_lightning import AllRows, BlockShuffle, LanceDataModule
 
@@ -59,9 +60,7 @@ def shared_mapped() -> int:
 
 def module(uri: str, monkeypatch, **options) -> LanceDataModule:
     for bound in ("WINDOW_BYTES", "PIECE_BYTES", "IN_ORDER_PIECE_BYTES"):
-        for module in ("reader", "fetch"):
-            name = f"lance_lightning.{module}.{bound}"
-            monkeypatch.setattr(name, 8 * MB, raising=False)
+        set_bound(monkeypatch, bound, 8 * MB)
     return LanceDataModule(uri, batch_size=100, **options)
 
 

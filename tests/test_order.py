@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from bounds import set_bound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -296,8 +297,8 @@ def tables(monkeypatch):
         found.append(y.ndim == 2)
         return in_place(y, *rest)
 
-    in_place = order._permute
-    monkeypatch.setattr(order, "_permute", permute)
+    in_place = order.permute
+    set_bound(monkeypatch, "permute", permute)
     return found
 
 
@@ -339,7 +340,7 @@ def test_a_window_has_the_rows_of_its_positions(n, window, tables):
 PEAK_OF_AN_ORDER = """
 import sys, tracemalloc
 import numpy as np
-from lance_lightning.order import block_shuffle
+from lance_lightning.ordering import block_shuffle
 
 n = 10**10
 positions = np.arange(512, n, 1024)[:100_000]

@@ -9,6 +9,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from bounds import set_bound
 from conftest import write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,11 +26,11 @@ from lance_lightning import (
     ShardedBatches,
     ShardedFragments,
     Shuffle,
-    formats,
 )
-from lance_lightning.loading import batch_reader as reader
+from lance_lightning.columns import planning
 from lance_lightning.loading.window_grid import Requests, WindowGrid
 from lance_lightning.loading.workers import Workers
+from lance_lightning.reading import pieces
 from lance_lightning.reading import windows as fetch
 from lance_lightning.samplers.sharded import FragmentOrder
 
@@ -130,9 +131,8 @@ def test_the_size_of_windows_changes_no_row(
         return [batch["id"].tolist() for batch in data.train_dataloader()]
 
     expected = ids()
-    monkeypatch.setattr(reader, "WINDOW_BYTES", window_bytes)
-    monkeypatch.setattr(reader, "PIECE_BYTES", window_bytes)
-    monkeypatch.setattr(reader, "IN_ORDER_PIECE_BYTES", window_bytes)
+    for name in ("WINDOW_BYTES", "PIECE_BYTES", "IN_ORDER_PIECE_BYTES"):
+        set_bound(monkeypatch, name, window_bytes)
     assert ids() == expected
 
 
@@ -160,9 +160,8 @@ def test_an_epoch_is_read_in_pieces_and_hardly_a_row_too_many(
         }
     )
     lance.write_dataset(table, str(tmp_path / "t.lance"))
-    for module in (fetch, reader):
-        monkeypatch.setattr(module, "PIECE_BYTES", 1 << 20)
-    pieces = rows * row_bytes / fetch.PIECE_BYTES
+    set_bound(monkeypatch, "PIECE_BYTES", 1 << 20)
+    pieces = rows * row_bytes / (1 << 20)
     for sampler in (BlockShuffle(16, 16 * batch * 4), Sequential()):
         asked.clear()
         data = LanceDataModule(
@@ -220,8 +219,8 @@ def shuffled(tmp_path_factory):
 
 def few_bytes_in_pieces(monkeypatch):
     for name in ("PIECE_BYTES", "IN_ORDER_PIECE_BYTES"):
-        monkeypatch.setattr(reader, name, 1 << 17)
-    monkeypatch.setattr(reader, "WINDOW_BYTES", 1 << 20)
+        set_bound(monkeypatch, name, 1 << 17)
+    set_bound(monkeypatch, "WINDOW_BYTES", 1 << 20)
 
 
 def train_reader(uri, sampler, **options):
@@ -303,7 +302,7 @@ def test_windows_in_order_are_one_piece_each(tmp_path, asked):
     loader = data.train_dataloader()
     ids = np.concatenate([batch["id"].numpy() for batch in loader])
     assert np.array_equal(ids, np.arange(rows))
-    window = fetch.IN_ORDER_PIECE_BYTES // row_bytes // 64 * 64
+    window = pieces.IN_ORDER_PIECE_BYTES // row_bytes // 64 * 64
     assert [len(piece) for piece in asked] == [window, window, rows - 2 * window]
 
 
@@ -363,10 +362,13 @@ def test_many_columns_by_name_are_not_scanned(wide, monkeypatch):
 
 def test_the_format_is_planned_once(wide, monkeypatch):
     planned = []
-    plan = formats.plan_columns
-    monkeypatch.setattr(
-        formats, "plan_columns", lambda *args: planned.append(1) or plan(*args)
-    )
+    plan = planning.plan_columns
+
+    def counted(*args):
+        planned.append(1)
+        return plan(*args)
+
+    set_bound(monkeypatch, "plan_columns", counted)
     data = LanceDataModule(wide, sampler=Sequential(), batch_size=100)
     assert len(list(data.train_dataloader())) == 10
     assert len(planned) == 1

@@ -29,8 +29,8 @@ from lance_lightning import (
 )
 from lance_lightning.errors import ConfigError, DataError, SourceError
 from lance_lightning.frozen import replace
+from lance_lightning.tables import open_datasets
 from lance_lightning.tables import remote as remotes
-from lance_lightning.tables import snapshot as snapshots
 
 KEY = "planted-key-0123456789"
 ROWS = 103
@@ -293,7 +293,7 @@ def test_a_connection_factory_opens_the_table_in_each_process(server, monkeypatc
     source = LanceDBSource("db://dev", "t", connection_factory=open_table)
     reader = in_order(source).train_dataloader().reader
     there = pickle.loads(pickle.dumps(reader))
-    snapshots._open_datasets.clear()  # as in a worker
+    open_datasets.open_datasets.clear()  # as in a worker
     assert there.snapshot.open().count_rows() == ROWS
     permutation = Permutation.identity(open_table("t"))
     permutation = permutation.with_connection_factory(open_table)

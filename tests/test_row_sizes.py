@@ -10,6 +10,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from bounds import set_bound
 
 from lance_lightning import BlockShuffle, LanceDataModule, Sequential, Shuffle
 from lance_lightning.errors import ConfigError
@@ -44,17 +45,13 @@ def column(kind: str, type_: str) -> pa.Array:
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr("lance_lightning.loading.sizing.SAMPLE_ROWS", 25)
-    monkeypatch.setattr("lance_lightning.loading.sizing.WINDOW_BYTES", BOUND)
-    monkeypatch.setattr(
-        "lance_lightning.loading.batch_reader.VARIABLE_PIECE_BYTES", BOUND // 4
-    )
-    monkeypatch.setattr(
-        "lance_lightning.reading.pieces.VARIABLE_PIECE_BYTES", BOUND // 4
-    )
-    monkeypatch.setattr("lance_lightning.reading.row_sizes.FIRST_ROWS", 128)
-    monkeypatch.setattr("lance_lightning.reading.row_sizes.LARGE_BYTES", BOUND)
-    monkeypatch.setattr("lance_lightning.reading.row_sizes.LEAST_ROWS", 4)
+    set_bound(monkeypatch, "SAMPLE_ROWS", 25)
+    set_bound(monkeypatch, "WINDOW_BYTES", BOUND)
+    set_bound(monkeypatch, "VARIABLE_PIECE_BYTES", BOUND // 4)
+    set_bound(monkeypatch, "VARIABLE_PIECE_BYTES", BOUND // 4)
+    set_bound(monkeypatch, "FIRST_ROWS", 128)
+    set_bound(monkeypatch, "LARGE_BYTES", BOUND)
+    set_bound(monkeypatch, "LEAST_ROWS", 4)
 
 
 def module(tmp_path, kind: str, type_: str, sampler, **options) -> LanceDataModule:
@@ -94,10 +91,8 @@ def check_windows(reader) -> None:
 def test_kept_rows_are_bounded_by_the_bytes_that_come(
     tmp_path, small, monkeypatch, kind, sampler
 ):
-    monkeypatch.setattr(
-        "lance_lightning.reading.row_cache.VARIABLE_PIECE_BYTES", BOUND // 4
-    )
-    monkeypatch.setattr("lance_lightning.reading.row_cache.CHUNK_BYTES", BOUND)
+    set_bound(monkeypatch, "VARIABLE_PIECE_BYTES", BOUND // 4)
+    set_bound(monkeypatch, "CHUNK_BYTES", BOUND)
     kept = {"cache_bytes": 1 << 30, "cache_dir": str(tmp_path / "kept")}
     reader = module(tmp_path, kind, "text", sampler, **kept).train_dataloader().reader
     (path,) = (tmp_path / "kept").rglob("*.arrow")

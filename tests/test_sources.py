@@ -25,7 +25,7 @@ from lance_lightning.sources.database import LanceDBSource
 from lance_lightning.sources.lance import LanceSource
 from lance_lightning.sources.open_objects import as_source
 from lance_lightning.sources.separate import SeparateSources
-from lance_lightning.tables import snapshot as snapshots
+from lance_lightning.tables import open_datasets
 from lance_lightning.tables.identity import Identity, content_digest, schema_digest
 from lance_lightning.tables.secrets import explained, strip_secrets
 
@@ -154,7 +154,7 @@ def test_writes_after_resolve_change_nothing(uri, cache, tmp_path):
     assert snapshot.open().to_table() == before
     assert snapshot.num_rows == 20
     assert snapshot.schema == table().schema
-    snapshots._open_datasets.clear()  # as in a process that opens it only now
+    open_datasets.open_datasets.clear()  # as in a process that opens it only now
     assert snapshot.open().to_table() == before
     assert read_elsewhere(snapshot, tmp_path) == str(list(range(20)))
 
@@ -166,7 +166,7 @@ def test_relative_path_is_the_same_table_from_another_folder(
     snapshot = LanceSource("t.lance").resolve(cache)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    snapshots._open_datasets.clear()
+    open_datasets.open_datasets.clear()
     assert ids(snapshot) == list(range(10))
 
 
@@ -227,7 +227,7 @@ def test_table_written_anew_is_told_apart(uri, cache):
     assert anew.version == snapshot.version
     assert anew.identity != snapshot.identity
     assert ids(anew) == list(range(10))
-    snapshots._open_datasets.clear()
+    open_datasets.open_datasets.clear()
     with pytest.raises(SourceError, match="another table"):
         snapshot.open()
 
@@ -769,7 +769,7 @@ def test_in_memory_table_is_read_from_the_cache(cache, tmp_path):
 RESOLVE = """
 import sys, pathlib
 import pyarrow as pa
-from lance_lightning.arrow_source import ArrowSource
+from lance_lightning.sources import ArrowSource
 rows = pa.table({"id": range(10), "text": [None, "a"] * 5, "list": [[1], None] * 5})
 snapshot = ArrowSource(rows).resolve(pathlib.Path(sys.argv[1]))
 print(snapshot.identity)

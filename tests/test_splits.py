@@ -20,12 +20,12 @@ import pyarrow as pa
 import pytest
 from lancedb.permutation import Permutation, permutation_builder
 
-from lance_lightning import splits
 from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.frozen import replace
 from lance_lightning.sources.arrow import ArrowSource
 from lance_lightning.sources.database import LanceDBSource
 from lance_lightning.sources.lance import LanceSource
+from lance_lightning.splits import assignment, progress_bar
 from lance_lightning.splits import builder as _builder
 from lance_lightning.splits.builder_request import builder_sizes
 from lance_lightning.splits.building import build_plans
@@ -188,7 +188,7 @@ def no_builder(*_):
 def test_plans_in_the_cache_are_not_built_again(base, cache, monkeypatch):
     spec, _, _ = CASES["random"]
     first = build_plans(spec, pinned(base), None, cache)
-    monkeypatch.setattr(splits, "assign", no_builder)
+    monkeypatch.setattr(assignment, "assign", no_builder)
     assert build_plans(spec, pinned(base), None, cache) == first
     again = pickle.loads(pickle.dumps((spec, pinned(base))))
     assert build_plans(*again, None, cache) == first
@@ -214,7 +214,7 @@ def test_copy_of_a_table_has_the_same_plans(base, cache, tmp_path, monkeypatch):
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", uri, str(copy)], check=True)
     first = build_plans(CASES["random"][0], pinned(base), None, cache)
-    monkeypatch.setattr(splits, "assign", no_builder)
+    monkeypatch.setattr(assignment, "assign", no_builder)
     snapshot = LanceSource(copy).resolve(Path())
     assert build_plans(CASES["random"][0], snapshot, None, cache) == first
 
@@ -303,7 +303,7 @@ def test_a_long_build_shows_a_bar(tmp_path, monkeypatch, capfd, progress):
     snapshot = LanceSource(uri).resolve(tmp_path)
     build_plans(AllRows(), snapshot, "id > 2", tmp_path, progress=progress)
     assert not capfd.readouterr().err  # it took no time
-    monkeypatch.setattr(splits, "_PATIENCE", 0.0)
+    monkeypatch.setattr(progress_bar, "PATIENCE", 0.0)
     build_plans(AllRows(), snapshot, "id > 3", tmp_path, progress=progress)
     assert ("/100" in capfd.readouterr().err) == progress
 
@@ -892,9 +892,9 @@ def test_sequential_splits_have_the_sizes_that_lancedb_gives(
         found = builder.execute().to_arrow()
     except ValueError:  # less than a row to a split
         with pytest.raises(ConfigError):
-            splits._check_sizes(spec, count)
+            assignment._check_sizes(spec, count)
         return
-    splits._check_sizes(spec, count)
+    assignment._check_sizes(spec, count)
     expected = np.bincount(found["split_id"].to_numpy(), minlength=len(weights))
     assert split_sizes(spec, count) == expected.tolist()
     assert found["row_id"].to_pylist() == list(range(sum(expected)))

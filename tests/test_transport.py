@@ -9,6 +9,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from bounds import set_bound
 
 from lance_lightning import LanceDataModule, Sequential, Shuffle
 from lance_lightning.arrow.unordered import ordered
@@ -131,7 +132,7 @@ def test_batches_that_are_kept_are_never_written_over(
     uri, output_format, sampler, monkeypatch
 ):
     for bound in ("WINDOW_BYTES", "VARIABLE_PIECE_BYTES"):  # many windows
-        monkeypatch.setattr(f"lance_lightning.loading.batch_reader.{bound}", 10_000)
+        set_bound(monkeypatch, bound, 10_000)
     data = LanceDataModule(
         uri,
         columns=["id", "vector", "text"],

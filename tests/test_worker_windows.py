@@ -8,6 +8,7 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from bounds import set_bound
 from own_batches import as_it_is
 from test_row_sizes import BOUND, ROWS, column
 
@@ -26,10 +27,10 @@ SMALL = Seen(ROWS, ROWS, 1)  # as if all rows so far had been small
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr("lance_lightning.loading.sizing.SAMPLE_ROWS", 25)
-    monkeypatch.setattr("lance_lightning.loading.sizing.WINDOW_BYTES", BOUND)
-    monkeypatch.setattr("lance_lightning.loading.workers.WINDOW_BYTES", BOUND)
-    monkeypatch.setattr("lance_lightning.reading.row_sizes.FIRST_ROWS", 128)
+    set_bound(monkeypatch, "SAMPLE_ROWS", 25)
+    set_bound(monkeypatch, "WINDOW_BYTES", BOUND)
+    set_bound(monkeypatch, "WINDOW_BYTES", BOUND)
+    set_bound(monkeypatch, "FIRST_ROWS", 128)
 
 
 def reader_of(tmp_path, kind: str, sampler=None, **options) -> BatchReader:
