@@ -87,9 +87,16 @@ def stored_dtype(leaf: pa.DataType) -> np.dtype[Any] | None:
 def plain_dtype(leaf: pa.DataType) -> np.dtype[Any] | None:
     """Return the same for a type of Arrow's own."""
     types = pa.types
-    if types.is_boolean(leaf) or types.is_integer(leaf) or types.is_floating(leaf):
-        dtype: np.dtype[Any] = np.dtype(leaf.to_pandas_dtype())
-        return dtype
+    if types.is_boolean(leaf):
+        return np.dtype(np.bool_)
+    # Not with to_pandas_dtype: before pyarrow 26 it needs pandas.
+    for is_kind, kind in (
+        (types.is_signed_integer, "int"),
+        (types.is_unsigned_integer, "uint"),
+        (types.is_floating, "float"),
+    ):
+        if is_kind(leaf):
+            return np.dtype(f"{kind}{leaf.bit_width}")
     if types.is_temporal(leaf) and not types.is_interval(leaf):
         return np.dtype(f"int{leaf.bit_width}")
     return None
