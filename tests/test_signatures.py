@@ -14,7 +14,8 @@ import lance_lightning
 KEPT = Path(__file__).parent / "data" / "public_signatures.txt"
 PUBLIC = {
     "lance_lightning": lance_lightning.__all__,
-    "lance_lightning.importing.table": ["import_table"],
+    "lance_lightning.callbacks": ["LogBatchSize", "PredictedRows"],
+    "lance_lightning.importing": ["import_table"],
 }
 # These are asked of a data module; their constructors are not for users.
 HANDED_OUT = ("LanceDataLoader", "LanceIterableDataset", "LanceMapDataset")
