@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from lance_lightning.errors import SourceError, StateError
 from lance_lightning.frozen import replace, values_of
-from lance_lightning.loading import AFRESH
+from lance_lightning.loading import AFRESH, LoaderState, SourceState
 from lance_lightning.samplers import Sampler
 from lance_lightning.sources import Source
 from lance_lightning.tables import Identity, Snapshot, strip_secrets
 
 
-def saved_source(snapshot: Snapshot) -> dict[str, Any]:
+def saved_source(snapshot: Snapshot) -> SourceState:
     """Return what a checkpoint holds of a table, without secrets."""
-    return {
-        "uri": strip_secrets(snapshot.uri),
-        "branch": snapshot.branch,
-        "identity": snapshot.identity.to_dict(),
-    }
+    return SourceState(
+        uri=strip_secrets(snapshot.uri),
+        branch=snapshot.branch,
+        identity=snapshot.identity.to_dict(),
+    )
 
 
 def repinned(
     source: Source,
     current: Snapshot,
-    saved: Mapping[str, Any],
+    saved: SourceState,
     stage: str,
     cache_dir: Path,
 ) -> tuple[Snapshot, str | None]:
     """Return what to read with a checkpoint, and a line to log.
 
-    ``fit`` goes on with the checkpoint's rows or not at all. ``validate`` and
+    ``fit`` resumes with the checkpoint's rows or not at all. ``validate`` and
     ``test`` read the checkpoint's version of the same table, and any other table
     as configured. ``predict`` reads what is configured.
 
@@ -47,16 +45,14 @@ def repinned(
         StateError: The rows of the checkpoint cannot be read, or another version
             was asked for by number.
     """
-    wanted = Identity.from_dict(saved["identity"])
+    wanted = Identity.from_dict(saved.identity)
     here = strip_secrets(current.uri)
     both = (
-        f"\n  in the checkpoint: {saved['uri']}, version {wanted.version}"
+        f"\n  in the checkpoint: {saved.uri}, version {wanted.version}"
         f"\n  configured: {current.describe()}\n"
     )
+    moved = None if here == saved.uri else f"the same table at another URI:{both}"
     if current.identity == wanted:
-        moved = (
-            None if here == saved["uri"] else f"the same table at another URI:{both}"
-        )
         return current, moved
     if stage == "predict":
         return current, f"predicting on other rows than those trained on:{both}"
@@ -67,9 +63,6 @@ def repinned(
     except SourceError as error:
         return _missing(current, saved, stage, both, str(error))
     if found.identity == wanted:
-        moved = (
-            None if here == saved["uri"] else f"the same table at another URI:{both}"
-        )
         return found, moved
     return _missing(current, saved, stage, both, "its files or schema are others")
 
@@ -92,9 +85,9 @@ def _explicit(
 
 
 def _missing(
-    current: Snapshot, saved: Mapping[str, Any], stage: str, both: str, why: str
+    current: Snapshot, saved: SourceState, stage: str, both: str, why: str
 ) -> tuple[Snapshot, str | None]:
-    if strip_secrets(current.uri) == saved["uri"]:
+    if strip_secrets(current.uri) == saved.uri:
         raise StateError(
             "the rows of the checkpoint are not to be had any more: its version was "
             f"cleaned up, or the table was removed and written anew ({why}):{both}"
@@ -109,24 +102,19 @@ def _missing(
     return current, f"reading another table than the checkpoint's:{both}"
 
 
-def adopted(
-    sampler: Sampler, saved: Mapping[str, Any], global_batch_size: int
-) -> Sampler:
-    """Return the sampler with the sizes that were left open as in the checkpoint.
+def adopted(sampler: Sampler, saved: LoaderState, global_batch_size: int) -> Sampler:
+    """Return the sampler, with sizes that were left open as the checkpoint has them.
 
-    There they were derived from the data. Another global batch is another order
-    anyway, for which they are derived anew.
+    When it was saved they had been derived from the data. With another global batch
+    size the order is another one anyway, so they are derived again.
 
     Args:
         sampler: What is configured.
-        saved: The state of a training loader.
+        saved: The saved state of the training loader.
         global_batch_size: Rows in a batch over all ranks.
     """
-    sizes = saved["sampler"]
-    if (
-        saved["global_batch_size"] != global_batch_size
-        or sizes["sampler"] != type(sampler).__name__
-    ):
+    sizes = saved.sizes_of(type(sampler).__name__)
+    if sizes is None or saved.global_batch_size != global_batch_size:
         return sampler
     left_open = [name for name, size in values_of(sampler).items() if size is None]
     there = {name: sizes[name] for name in left_open if name in sizes}

@@ -1,9 +1,9 @@
-"""Where a fit stands in its training loaders, and which iterator moves it."""
+"""The position of a fit in its training loaders, and which iterator moves it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,7 +11,12 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lance_lightning.datamodule.asked import hook_of_trainer
-from lance_lightning.datamodule.progress import FitProgress, positions_by_count
+from lance_lightning.datamodule.progress import (
+    FitProgress,
+    Phase,
+    positions_by_count,
+    steps_of_epoch,
+)
 from lance_lightning.datamodule.trainer_loops import (
     evaluation_loaders,
     is_fetching,
@@ -21,8 +26,13 @@ from lance_lightning.datamodule.trainer_loops import (
     states_not_loaded,
     training_loaders,
 )
-from lance_lightning.errors import StateError
-from lance_lightning.loading import EpochClock, LanceDataLoader, LoaderIterator, Start
+from lance_lightning.loading import (
+    EpochClock,
+    LanceDataLoader,
+    LoaderIterator,
+    LoaderState,
+    Start,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +54,23 @@ class FitPosition:
     """The position of a data module's training loaders under any trainer.
 
     Under a trainer only the iterators of its fit loop move the position; any other
-    reads the epoch at hand. Without one, each begins the next epoch, and the next fit
-    begins where the last one ended all the same.
+    reads the epoch at hand. Without a trainer each iterator begins the next epoch, and
+    the next fit still continues where the last one ended::
+
+        IDLE ----- begin_fit -----> BEGUN
+        BEGUN ---- restore -------> RESTORED
+        BEGUN ---- first start ---> RUNNING   where the last fit ended; with a
+                                              checkpoint that has no state of ours, at
+                                              the trainer's count, with a warning
+        RESTORED - first start ---> RUNNING   where the checkpoint was saved
+        RUNNING -- begin_fit -----> BEGUN     the position stays
+
+    `begin_fit` is called in ``setup("fit")``, `restore` in ``load_state_dict``, and a
+    start is one of the fit loop's own. Each event is allowed in every phase:
+    `restore` always leads to RESTORED and `begin_fit` to BEGUN, and a start that finds
+    IDLE is one that finds BEGUN. Each restored loader is compared with its saved state
+    at its own first start. A module without a trainer, whose loaders were handed to
+    one, keeps its phase: the loaders' own states are read at the start.
 
     Args:
         module: The data module. Its trainer is the one that fits, unless it has none
@@ -55,9 +80,9 @@ class FitPosition:
     def __init__(self, module: LightningDataModule) -> None:
         self._module = module
         self._progress = FitProgress()
-        self._saved: list[dict[str, Any]] = []  # the restored training loaders
+        self._saved: tuple[LoaderState, ...] = ()  # the restored training loaders
         self._unchecked: set[int] = set()  # of these, not yet compared with a loader
-        self._is_placed = False  # whether it is settled where this fit begins
+        self.phase = Phase.IDLE
         self._loader_states: Sequence[Any] = ()  # those that were looked at
         self._made: WeakKeyDictionary[LanceDataLoader, _Made] = WeakKeyDictionary()
         self.loaders: dict[str, list[LanceDataLoader]] = {}  # made last, by stage
@@ -122,53 +147,52 @@ class FitPosition:
         return trainer if trainer.state.status == "running" else None
 
     def begin_fit(self) -> None:
-        """Forget where an earlier fit was resumed."""
-        self._is_placed = False
+        """Begin a fit; what an earlier one resumed with no longer counts."""
+        self.phase = Phase.BEGUN
         self._progress.begin_fit()
 
-    def follow_fit(self) -> None:
-        """Count with the module's trainer, if it fits."""
+    def count_with_trainer(self) -> None:
+        """Use the batch counter of the module's trainer during its fit."""
         trainer: Any = self._module.trainer
         if self.is_restored_by_module() and trainer.state.fn == "fit":
-            self._progress.follow(trainer)
+            self._progress.count_with(trainer)
 
     # -- the state -------------------------------------------------------------
 
     @property
-    def epoch_is_left(self) -> bool:
-        """Whether the trainer left the epoch in which the loaders stand."""
-        return self._progress.epoch_is_left
+    def epoch_was_left_early(self) -> bool:
+        """Whether the trainer finished with the epoch in which the loaders are."""
+        return self._progress.epoch_was_left_early
 
-    def saved(self, number: int) -> dict[str, Any] | None:
+    def saved(self, number: int) -> LoaderState | None:
         """Return the restored state of a training loader."""
         return self._saved[number] if number < len(self._saved) else None
 
-    def states(self) -> list[dict[str, Any]]:
+    def states(self) -> tuple[LoaderState, ...]:
         """Return the state of every training loader."""
         loaders, trainer = self._of_fit(), self._module.trainer
         if not loaders:  # restored, and not asked for yet
             return self._saved
-        if trainer is not None and not self._progress.is_led:
-            self._progress.follow(trainer)  # a look since its fit is no position
-        steps = [_steps(trainer, loader) for loader in loaders]
+        if trainer is not None and not self._progress.counts_with_trainer:
+            self._progress.count_with(trainer)  # a look since its fit is no position
+        steps = [steps_of_epoch(trainer, len(loader)) for loader in loaders]
         lengths = [
             min(len(loader), n) for loader, n in zip(loaders, steps, strict=True)
         ]
-        return [
-            {"epoch": epoch, "batch": batch, "steps": n, **loader.describe()}
+        return tuple(
+            loader.state_at(epoch, batch, n)
             for loader, n, (epoch, batch) in zip(
                 loaders, steps, self._progress.positions(lengths), strict=True
             )
-        ]
-
-    def restore(self, states: Sequence[dict[str, Any]], epoch_is_left: bool) -> None:
-        """Resume where `states` and `epoch_is_left` stood."""
-        self._saved = list(states)
-        self._unchecked = set(range(len(self._saved)))
-        self._is_placed = True
-        self._progress.restore(
-            [(each["epoch"], each["batch"]) for each in self._saved], epoch_is_left
         )
+
+    def restore(self, states: Sequence[LoaderState], was_left_early: bool) -> None:
+        """Resume at what `states` and `epoch_was_left_early` returned."""
+        self._saved = tuple(states)
+        self._unchecked = set(range(len(self._saved)))
+        self.phase = Phase.RESTORED
+        positions = [(each.epoch, each.batch) for each in self._saved]
+        self._progress.restore(positions, was_left_early)
 
     # -- where an iteration starts ---------------------------------------------
 
@@ -193,7 +217,7 @@ class FitPosition:
             return Start(0, 0, len(loader), in_process=in_process)
         if trainer is None:
             self._warn_of_lost_position()
-            self._progress.follow(None)
+            self._progress.count_with(None)
             return self.clock(number).begin(len(loader))
         if trainer.state.fn == "fit" and self._moves(trainer, number, loader, iterator):
             return self._start_of_fit(trainer, number, loader)
@@ -238,24 +262,25 @@ class FitPosition:
     def _start_of_fit(
         self, trainer: Any, number: int, loader: LanceDataLoader
     ) -> Start:
-        is_new = self._progress.follow(trainer)
+        is_new = self._progress.count_with(trainer)
         if self._module.trainer is None:
             self._place_by_loaders(trainer, is_new)
-        elif not self._is_placed:
-            self._is_placed = True
-            self._place_without_state(trainer)
+        else:
+            if self.phase in (Phase.IDLE, Phase.BEGUN):
+                self._place_without_state(trainer)
+            self.phase = Phase.RUNNING
         clock = self.clock(number)
         others = [
             each.clock
             for each in training_loaders(trainer)
             if isinstance(each, LanceDataLoader) and each.clock is not None
         ]
-        steps = _steps(trainer, loader)
+        steps = steps_of_epoch(trainer, len(loader))
         stop = self._progress.stop(number, len(loader), steps, others)
         if number in self._unchecked:
-            saved = {**self._saved[number], "batch": clock.upcoming[1]}
+            saved = replace(self._saved[number], batch=clock.upcoming[1])
             loader.check_state(saved)
-            _check_steps(saved, steps)
+            saved.check_steps(steps)
             self._unchecked.remove(number)
         if not stop:
             return Start(clock.epoch, 0, 0)
@@ -264,7 +289,7 @@ class FitPosition:
         return clock.begin(stop)
 
     def _place_by_loaders(self, trainer: Any, is_new: bool) -> None:
-        """Resume where the loaders' own states stood, where the module has no trainer.
+        """Resume at the loaders' own states, where the module has no trainer.
 
         Lightning saves them for loaders that were handed to it, and does not always
         load them.
@@ -302,7 +327,7 @@ class FitPosition:
         )
 
     def _place_without_state(self, trainer: Any) -> None:
-        """Resume where the trainer stands after a checkpoint without state of ours.
+        """Resume at the trainer's count, after a checkpoint without a state of ours.
 
         Lightning hands no such checkpoint to the module's ``load_state_dict``.
         """
@@ -318,22 +343,4 @@ class FitPosition:
             "module, or under another class name. So which rows it was trained on is "
             f"not known; the run resumes at epoch {epoch}, batch {batch} by the "
             "trainer's count"
-        )
-
-
-def _steps(trainer: Any, loader: LanceDataLoader) -> int:
-    """Return the steps of the trainer's epoch, its own limit included."""
-    if trainer is None or trainer.num_training_batches == float("inf"):
-        return len(loader)
-    return int(trainer.num_training_batches)
-
-
-def _check_steps(saved: Mapping[str, Any], steps: int) -> None:
-    if saved["batch"] and saved["steps"] != steps:
-        raise StateError(
-            f"the checkpoint was saved at batch {saved['batch']} of an epoch of "
-            f"{saved['steps']} steps, and here an epoch has {steps}; Lightning "
-            "would cut this epoch short and skip its validation: restore "
-            "limit_train_batches (or the batch size), or resume from a checkpoint "
-            "at the end of an epoch"
         )

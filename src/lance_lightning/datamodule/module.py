@@ -53,13 +53,13 @@ from lance_lightning.forks import refuse_fork
 from lance_lightning.formats import move
 from lance_lightning.loading import (
     AFRESH,
-    STATE_VERSION,
     BatchReader,
     Facts,
     LanceDataLoader,
     LanceIterableDataset,
     LanceMapDataset,
     LoaderIterator,
+    ModuleState,
     Shown,
     Start,
     Stream,
@@ -67,8 +67,6 @@ from lance_lightning.loading import (
     WindowGrid,
     batches_shown,
     bytes_held,
-    check_same,
-    check_version,
     columns_shown,
     html_of,
     is_variable,
@@ -543,7 +541,7 @@ class LanceDataModule(PlainHyperparameters):
         self._pin(together=together)
         if self.trainer is not None:
             self._follow(self.trainer)
-            self._fit.follow_fit()
+            self._fit.count_with_trainer()
 
         def work() -> list[LanceDataLoader]:
             return [self._loader(stage, at, name) for at, name in enumerate(names)]
@@ -739,58 +737,60 @@ class LanceDataModule(PlainHyperparameters):
         """Return what a checkpoint holds: small, plain, the same on every rank."""
         if not self._tables.is_pinned:
             return {}
-        return {
-            "state_version": STATE_VERSION,
-            "sources": self._tables.saved(),
-            "train": self._fit.states(),
-            "epoch_is_left": self._fit.epoch_is_left,
-            **self._configuration(),
-        }
+        state = dataclasses.replace(
+            self._configuration(),
+            sources=self._tables.saved(),
+            train=self._fit.states(),
+            epoch_was_left_early=self._fit.epoch_was_left_early,
+        )
+        return state.to_plain()
 
-    def _configuration(self) -> dict[str, Any]:
-        splits = None if self._config.is_separate else self.splits.key()
-        filters = {name: source.filter for name, source in self._config.sources.items()}
-        return {"seed": self.seed, "splits": splits, "filter": filters}
+    def _configuration(self) -> ModuleState:
+        """Return what is configured, without a position."""
+        return ModuleState(
+            seed=self.seed,
+            splits=None if self._config.is_separate else self.splits.key(),
+            filter={name: each.filter for name, each in self._config.sources.items()},
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Read what a checkpoint was trained on; in ``fit`` go on where it stood.
+        """Read what a checkpoint was trained on; in ``fit`` resume at its position.
 
         Raises:
             StateError: The checkpoint belongs to other rows or another
                 configuration; the message prints both sides.
         """
-        check_version(state_dict)
+        saved = ModuleState.from_plain(state_dict)
         trainer: Any = self.trainer
         stage = "validate" if trainer is None else str(trainer.state.fn.value)
         if stage == "fit":
-            self._check_sources(state_dict["sources"])
-            check_same(state_dict, self._configuration(), ("seed", "splits", "filter"))
-        self._repin(state_dict["sources"], stage)
+            self._check_sources(saved)
+            saved.check_configuration(self._configuration())
+        self._repin(saved, stage)
         if stage == "fit":
-            loaders = self._checked_loaders(state_dict)
-            self._fit.restore(loaders, state_dict["epoch_is_left"])
+            self._check_loaders(saved)
+            self._fit.restore(saved.train, saved.epoch_was_left_early)
 
-    def _checked_loaders(self, state: Mapping[str, Any]) -> list[dict[str, Any]]:
-        saved, here = list(state["train"]), list(self._config.stage_splits["train"])
-        if saved and len(saved) != len(here):
+    def _check_loaders(self, saved: ModuleState) -> None:
+        here = list(self._config.stage_splits["train"])
+        if saved.train and len(saved.train) != len(here):
             raise StateError(
                 "the checkpoint was trained on the splits "
-                f"{[each['split'] for each in saved]}, a loader each, and here "
+                f"{[each.split for each in saved.train]}, a loader each, and here "
                 f"training has {here}: restore stage_splits; to start afresh, "
                 f"{AFRESH}"
             )
-        return saved
 
-    def _check_sources(self, saved: Mapping[str, Any]) -> None:
-        if set(saved) != set(self._config.sources):
+    def _check_sources(self, saved: ModuleState) -> None:
+        if set(saved.sources) != set(self._config.sources):
             raise StateError(
-                f"the checkpoint was trained on {_listed(saved)}, configured is "
-                f"{_listed(self._config.sources)}: configure the same; to start "
+                f"the checkpoint was trained on {_listed(saved.sources)}, configured "
+                f"is {_listed(self._config.sources)}: configure the same; to start "
                 f"afresh, {AFRESH}"
             )
 
-    def _repin(self, saved: Mapping[str, Any], stage: str) -> None:
-        found, notes = self._tables.of_checkpoint(saved, stage)
+    def _repin(self, saved: ModuleState, stage: str) -> None:
+        found, notes = self._tables.of_checkpoint(saved.sources, stage)
         for note in notes:
             rank_zero_info(f"Lance data: {note}")
         if not self._tables.differ(found):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lance_lightning.checks import check_one_of
 from lance_lightning.datamodule.arguments import splits_of_source
 from lance_lightning.datamodule.checkpoint import repinned, saved_source
 from lance_lightning.datamodule.ranks import Ranks
 from lance_lightning.errors import LanceLightningError
+from lance_lightning.loading import SourceState
 from lance_lightning.sources import Source
 from lance_lightning.splits import AllRows, Splits, build_plans
 from lance_lightning.tables import Plan, Snapshot
@@ -157,12 +157,12 @@ class PinnedTables:
                 "the same table?"
             )
 
-    def saved(self) -> dict[str, dict[str, Any]]:
+    def saved(self) -> dict[str, SourceState]:
         """Return what a checkpoint holds of the tables."""
         return {name: saved_source(pin) for name, pin in self._snapshots.items()}
 
     def of_checkpoint(
-        self, saved: Mapping[str, Any], stage: str
+        self, saved: Mapping[str, SourceState], stage: str
     ) -> tuple[dict[str, Snapshot], list[str]]:
         """Return what to read with a checkpoint, and lines to log.
 

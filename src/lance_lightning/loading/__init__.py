@@ -25,9 +25,9 @@ from lance_lightning.loading.sizing import (
 )
 from lance_lightning.loading.state import (
     AFRESH,
-    STATE_VERSION,
-    check_same,
-    check_version,
+    LoaderState,
+    ModuleState,
+    SourceState,
 )
 from lance_lightning.loading.stream import Stream
 from lance_lightning.loading.torch_options import check_dataloader_kwargs
@@ -36,7 +36,6 @@ from lance_lightning.loading.window_grid import WindowGrid
 
 __all__ = [
     "AFRESH",
-    "STATE_VERSION",
     "BatchReader",
     "EpochClock",
     "Facts",
@@ -44,7 +43,10 @@ __all__ = [
     "LanceIterableDataset",
     "LanceMapDataset",
     "LoaderIterator",
+    "LoaderState",
+    "ModuleState",
     "Shown",
+    "SourceState",
     "Start",
     "Stream",
     "Transforms",
@@ -52,8 +54,6 @@ __all__ = [
     "batches_shown",
     "bytes_held",
     "check_dataloader_kwargs",
-    "check_same",
-    "check_version",
     "columns_shown",
     "html_of",
     "is_variable",

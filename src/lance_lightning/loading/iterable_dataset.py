@@ -18,7 +18,7 @@ from lance_lightning.forks import refuse_fork
 from lance_lightning.loading.batch_reader import BatchReader
 from lance_lightning.loading.display import html_of, text_of
 from lance_lightning.loading.loader import LanceDataLoader
-from lance_lightning.loading.state import check_version
+from lance_lightning.loading.state import STATE_VERSION, IterableState
 from lance_lightning.loading.stream import Window
 from lance_lightning.ordering import TrainShare
 from lance_lightning.reading import Ahead, BufferPool, Threads, read_ahead
@@ -27,7 +27,7 @@ from lance_lightning.samplers import DrawnEpochs
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where an iteration stands.
+    """Where an iteration is.
 
     Args:
         epoch: From 0.
@@ -214,7 +214,7 @@ class LanceIterableDataset(IterableDataset[Any]):
             start += size
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the iteration in this process stands: small and plain.
+        """Return where the iteration in this process is: small and plain.
 
         It is that of the last batch (or sample) that was handed out here. A
         ``DataLoader`` with workers iterates over copies, so this object does not move;
@@ -225,34 +225,35 @@ class LanceIterableDataset(IterableDataset[Any]):
             at = Position(self.epoch, 0)
         elif at.batch >= self._reader.stream.shard.num_batches and at.worker is None:
             at = Position(at.epoch + 1, 0)
-        return {
-            **self._described.state_dict(),
-            "epoch": at.epoch,
-            "batch": at.batch,
-            "samples": at.samples,
-            "worker": None if at.worker is None else list(at.worker),
-            "batched": self._batched,
-        }
+        state = IterableState(
+            loader=replace(
+                self._described.state_at(at.epoch, at.batch),
+                state_version=STATE_VERSION,
+            ),
+            samples=at.samples,
+            worker=at.worker,
+            batched=self._batched,
+        )
+        return state.to_plain()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next ``iter()`` continue where `state_dict` stood.
+        """Let the next ``iter()`` continue where `state_dict` stopped.
 
         Raises:
             StateError: The state belongs to other rows, another order, or samples
                 where this yields batches.
         """
-        check_version(state)
-        self._described.check_state(state)
-        if state["batched"] != self._batched:
+        saved = IterableState.from_plain(state)
+        self._described.check_state(saved.loader)
+        if saved.batched != self._batched:
             raise StateError(
-                f"the state was saved with batched={state['batched']}, and here it is "
+                f"the state was saved with batched={saved.batched}, and here it is "
                 f"{self._batched}: make the dataset as it was"
             )
-        worker = state["worker"]
         self._at = self._restored = Position(
-            check_int("epoch", state["epoch"], 0),
-            check_int("batch", state["batch"], 0),
-            check_int("samples", state["samples"], 0),
-            None if worker is None else (worker[0], worker[1]),
+            check_int("epoch", saved.loader.epoch, 0),
+            check_int("batch", saved.loader.batch, 0),
+            check_int("samples", saved.samples, 0),
+            saved.worker,
         )
         self._epochs[0] = self._at.epoch

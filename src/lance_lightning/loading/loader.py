@@ -11,14 +11,13 @@ from typing import Any
 import torch
 
 from lance_lightning.checks import check_int
-from lance_lightning.errors import StateError
 from lance_lightning.formats import pinned
 from lance_lightning.loading.batch_reader import BatchReader
 from lance_lightning.loading.clock import EpochClock, Start
 from lance_lightning.loading.display import Facts, html_of, text_of
 from lance_lightning.loading.lightning_view import BatchSizeHolder, SplitRows
 from lance_lightning.loading.loader_iterator import Batches, LoaderIterator, no_batches
-from lance_lightning.loading.state import STATE_VERSION, check_same, check_version
+from lance_lightning.loading.state import STATE_VERSION, LoaderState
 from lance_lightning.loading.stream import Window
 from lance_lightning.loading.torch_options import check_dataloader_kwargs
 from lance_lightning.loading.window_grid import Requests
@@ -127,19 +126,15 @@ class LanceDataLoader:
             self._clock.set(check_int("epoch", epoch, 0))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the loader stands: small, plain, the same on every rank."""
-        epoch, batch = (
-            (0, 0) if self._clock is None else self._clock.position(len(self))
+        """Return the position: small, plain, the same on every rank."""
+        position = (0, 0) if self._clock is None else self._clock.position(len(self))
+        state = dataclasses.replace(
+            self.state_at(*position), state_version=STATE_VERSION
         )
-        return {
-            "state_version": STATE_VERSION,
-            "epoch": epoch,
-            "batch": batch,
-            **self.describe(),
-        }
+        return state.to_plain()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next iteration go on where `state_dict` stood.
+        """Let the next iteration resume at the position that `state_dict` returned.
 
         Under a trainer the data module has done so from its own state: Lightning
         leaves that of loaders out of some resumes, and it may be another loader's.
@@ -150,59 +145,41 @@ class LanceDataLoader:
         """
         if self._is_restored():
             return
-        check_version(state)
-        self.check_state(state)
+        saved = LoaderState.from_plain(state)
+        self.check_state(saved)
         if self._clock is not None:
-            self._clock.restore(state["epoch"], state["batch"])
+            self._clock.restore(saved.epoch, saved.batch)
 
-    def describe(self) -> dict[str, Any]:
-        """Return what decides the order of the rows, in plain Python."""
+    def state_at(self, epoch: int, batch: int, steps: int | None = None) -> LoaderState:
+        """Return a position with what decides the order of the rows.
+
+        Args:
+            epoch: The epoch.
+            batch: Its next batch.
+            steps: Steps of the trainer's epoch, where a trainer has one.
+        """
         stream = self._reader.stream
         shard = stream.shard
-        sampler = None if stream.sampler is None else stream.sampler.state()
-        described = {
-            "split": stream.plan.name,
-            "plan": stream.plan.digest,
-            "num_rows": stream.plan.num_rows,
-            "seed": stream.seed,
-            "sampler": sampler,
-            "global_batch_size": None,
-            "drop_last": None,
-        }
         batches = isinstance(shard, WholeBatchShare)  # of the sampler's own sizes
-        if isinstance(shard, TrainShare) and not batches:
-            described["global_batch_size"] = shard.global_batch_size
-            described["drop_last"] = shard.drop_last
-        if batches or getattr(stream.sampler, "by_rank", False):
-            described["world_size"] = shard.world.size
-        return described
+        sized = shard if isinstance(shard, TrainShare) and not batches else None
+        by_rank = batches or getattr(stream.sampler, "by_rank", False)
+        return LoaderState(
+            epoch=epoch,
+            batch=batch,
+            steps=steps,
+            split=stream.plan.name,
+            plan=stream.plan.digest,
+            num_rows=stream.plan.num_rows,
+            seed=stream.seed,
+            sampler=None if stream.sampler is None else stream.sampler.state(),
+            global_batch_size=None if sized is None else sized.global_batch_size,
+            drop_last=None if sized is None else sized.drop_last,
+            world_size=shard.world.size if by_rank else None,
+        )
 
-    def check_state(self, state: Mapping[str, Any]) -> None:
-        """Raise a `StateError` when a state's position means nothing here."""
-        here = self.describe()
-        check_same(state, here, ("split", "plan", "num_rows", "seed"))
-        in_mid_epoch = state["batch"] > 0
-        sizes = (state["global_batch_size"], here["global_batch_size"])
-        if sizes[0] == sizes[1] or None in sizes:
-            check_same(state, here, ("sampler",))
-        elif in_mid_epoch:
-            raise StateError(
-                f"the checkpoint was saved in the middle of an epoch, at batch "
-                f"{state['batch']} of {state['global_batch_size']} rows over all "
-                f"ranks, and here a global batch has {here['global_batch_size']} "
-                f"rows: set global_batch_size={state['global_batch_size']}, or resume "
-                "from a checkpoint at the end of an epoch"
-            )
-        else:  # BlockShuffle's sizes are multiples of the global batch
-            check_same(state["sampler"], here["sampler"], ("sampler",))
-        if in_mid_epoch:
-            check_same(
-                state,
-                here,
-                ("drop_last", "world_size"),
-                "The checkpoint was saved in the middle of an epoch: restore the "
-                "setting, or resume from a checkpoint at the end of an epoch.",
-            )
+    def check_state(self, saved: LoaderState) -> None:
+        """Raise a `StateError` when a saved position means nothing here."""
+        saved.check_order(self.state_at(saved.epoch, saved.batch))
 
     def close(self) -> None:
         """Stop the workers; the next iteration starts them again."""
