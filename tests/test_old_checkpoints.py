@@ -8,6 +8,7 @@ is saved today is the same, to the order of the keys.
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from conftest import quiet_trainer
 from own_samplers import ByEpoch
 from torch.utils.data import BatchSampler
 
+import lance_lightning
 from lance_lightning import (
     LanceDataModule,
     PermutationSplit,
@@ -154,6 +156,17 @@ def loaders(data):
         for _ in range(count):
             next(batches)
     return {name: loader for name, (loader, _) in found.items()}
+
+
+def test_one_file_of_the_package_names_the_keys():
+    """Of those that nothing else has: a key such as "train" is also a stage."""
+    package = Path(lance_lightning.__file__).parent
+    keys = {"state_version", "epoch_is_left", "plan", "steps", "batched", "worker"}
+    for path in package.rglob("*.py"):
+        if path.relative_to(package) != Path("loading", "state.py"):
+            nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+            found = {node.value for node in nodes if isinstance(node, ast.Constant)}
+            assert keys.isdisjoint(found), path
 
 
 def test_loaders_save_and_read_the_same_states(tmp_path):

@@ -59,7 +59,7 @@ class FitPosition:
 
         IDLE ----- begin_fit -----> BEGUN
         BEGUN ---- restore -------> RESTORED
-        BEGUN ---- first start ---> RUNNING   where the last fit ended; with a
+        BEGUN ---- first start ---> RUNNING   at the epoch after the last fit's; with a
                                               checkpoint that has no state of ours, at
                                               the trainer's count, with a warning
         RESTORED - first start ---> RUNNING   where the checkpoint was saved
