@@ -6,19 +6,18 @@ import dataclasses
 import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, partial, wraps
+from functools import cache, wraps
 from types import MethodType
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.tuner.lr_finder import _LRCallback
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lance_lightning.callbacks import LogBatchSize, PredictedRows
-from lance_lightning.checks import check_one_of
-from lance_lightning.columns import class_names, features_of_columns
+from lance_lightning.callbacks import LogBatchSize
+from lance_lightning.columns import class_names
 from lance_lightning.datamodule.arguments import (
     AnySampler,
     AnySource,
@@ -29,7 +28,6 @@ from lance_lightning.datamodule.arguments import (
     no_split_message,
 )
 from lance_lightning.datamodule.asked import is_asked_for_loaders, is_asked_for_setup
-from lance_lightning.datamodule.checkpoint import adopted
 from lance_lightning.datamodule.config import SHOWN, ModuleConfig
 from lance_lightning.datamodule.fit_position import FitPosition
 from lance_lightning.datamodule.hyperparameters import (
@@ -38,6 +36,7 @@ from lance_lightning.datamodule.hyperparameters import (
     outermost_frame,
     with_class,
 )
+from lance_lightning.datamodule.loaders import LoaderFactory, compare_drawn
 from lance_lightning.datamodule.pins import ALL
 from lance_lightning.datamodule.plain_specs import (
     check_saved,
@@ -48,12 +47,11 @@ from lance_lightning.datamodule.plain_specs import (
 from lance_lightning.datamodule.ranks import Ranks, world_of_trainer
 from lance_lightning.datamodule.reports import log_run, log_training
 from lance_lightning.datamodule.trainer_loops import not_iterable, refuse_other_package
-from lance_lightning.errors import ConfigError, LanceLightningError, StateError
+from lance_lightning.errors import ConfigError, StateError
 from lance_lightning.forks import refuse_fork
 from lance_lightning.formats import move
 from lance_lightning.loading import (
     AFRESH,
-    BatchReader,
     Facts,
     LanceDataLoader,
     LanceIterableDataset,
@@ -62,30 +60,18 @@ from lance_lightning.loading import (
     ModuleState,
     Shown,
     Start,
-    Stream,
-    Transforms,
-    WindowGrid,
     batches_shown,
-    bytes_held,
     columns_shown,
     html_of,
-    is_variable,
-    rows_of_piece,
-    sampled_row_bytes,
     splits_shown,
     text_of,
-    window_grid,
     world_of_torch,
 )
-from lance_lightning.ordering import EvalShare, World
-from lance_lightning.reading import CachedRows, RowSizes, cache_rows
+from lance_lightning.ordering import World
 from lance_lightning.samplers import (
     BlockShuffle,
-    DrawnEpochs,
     Sampler,
     SplitSampler,
-    TrainingSplit,
-    training_shard,
 )
 from lance_lightning.sources import live_source
 from lance_lightning.splits import AllRows, Splits, permutation_of
@@ -372,12 +358,7 @@ class LanceDataModule(PlainHyperparameters):
         Raises:
             ConfigError: The split has no row.
         """
-        plan = self.plan(split)
-        shard = EvalShare(plan.num_rows, 1, World())
-        stream = Stream(plan, shard, None, self.seed)
-        return LanceMapDataset(
-            self._reader("dataset", split, Transforms(), lambda _: stream)
-        )
+        return self._factory().dataset(split)
 
     def iterable_dataset(
         self,
@@ -405,26 +386,8 @@ class LanceDataModule(PlainHyperparameters):
         Raises:
             ConfigError: There is no such split or stage, or the split serves none.
         """
-        check_one_of("split", split, self.split_names)
-        serves = [name for name in STAGES if split in self._config.stage_splits[name]]
-        if stage is None and not serves:
-            raise ConfigError(
-                f"the split {split!r} serves no stage, so its order is not known: "
-                'give stage="train" to shuffle it, or stage="predict" to read it in '
-                "order"
-            )
-        stage = stage or serves[0]
-        check_one_of("stage", stage, STAGES)
-        names = list(self._config.stage_splits[stage])
-        number = names.index(split) if split in names else None
-        return LanceIterableDataset(
-            self._reader(
-                stage,
-                split,
-                self._config.transforms[stage],
-                partial(self._stream, stage, number, split, world=world),
-            ),
-            batched=batched,
+        return self._factory().iterable_dataset(
+            split, stage=stage, batched=batched, world=world
         )
 
     def permutation(self, split: str) -> Any:
@@ -543,13 +506,15 @@ class LanceDataModule(PlainHyperparameters):
             self._follow(self.trainer)
             self._fit.count_with_trainer()
 
+        factory = self._factory()
+
         def work() -> list[LanceDataLoader]:
-            return [self._loader(stage, at, name) for at, name in enumerate(names)]
+            return [factory.loader(stage, at, name) for at, name in enumerate(names)]
 
         if together:
             loaders = self._ranks().run_together(work)
             self._tables.compare_plans(self._ranks(), names)
-            self._compare_drawn(loaders)
+            compare_drawn(self._ranks(), loaders)
         else:
             loaders = work()
         self._fit.note(stage, loaders)
@@ -557,160 +522,10 @@ class LanceDataModule(PlainHyperparameters):
         self._say(stage, loaders)
         return loaders[0] if isinstance(names, OneSplit) else loaders
 
-    def _compare_drawn(self, loaders: Sequence[LanceDataLoader]) -> None:
-        samplers = [loader.reader.stream.sampler for loader in loaders]
-        here = [str(getattr(sampler, "digest", "")) for sampler in samplers]
-        there = self._ranks().broadcast(lambda: here)
-        if not self._ranks().agree(here == there):
-            raise LanceLightningError(
-                "the sampler draws other rows on some ranks, so all of them stop: the "
-                "ranks share what it draws, so it must draw the same on all of "
-                f"them, without a rank of its own; rank 0 has the digests {there}, "
-                f"this rank {here}"
-            )
-
-    def _loader(self, stage: str, at: int, split: str) -> LanceDataLoader:
-        reader = self._reader(
-            stage,
-            split,
-            self._config.transforms[stage],
-            partial(self._stream, stage, at, split),
+    def _factory(self) -> LoaderFactory:
+        return LoaderFactory(
+            self._config, self._tables, self._fit, self._world, self._start
         )
-        return self._loader_over(reader, stage, at)
-
-    def _reader(
-        self,
-        stage: str,
-        split: str,
-        transforms: Transforms,
-        stream_of: Callable[[int], Stream],
-    ) -> BatchReader:
-        """Return what reads a split; the stream is made for the bytes of a row."""
-        snapshot = self.snapshot(split)
-        asked = self._config.columns_of_source[self._tables.source_of(split)]
-        schema = snapshot.batch_schema(asked, self.with_row_id)
-        features = features_of_columns(snapshot.schema, asked)
-        form = dataclasses.replace(self._config.format, features=features)
-        if transforms.arrow_transform is None:
-            form.check(schema)
-        columns = snapshot.lance_columns(asked, self.with_row_id)
-        row_bytes, largest = sampled_row_bytes(snapshot, columns, schema)
-        try:
-            stream = stream_of(row_bytes)
-        except ConfigError as error:
-            raise ConfigError(f"split {split!r}, stage {stage!r}: {error}") from None
-        piece_rows = rows_of_piece(schema, row_bytes, in_order=stream.is_in_order)
-        row_sizes = RowSizes(row_bytes, largest) if is_variable(schema) else None
-        return BatchReader(
-            snapshot=snapshot,
-            columns=columns,
-            stream=stream,
-            format=form,
-            transforms=transforms,
-            stage=stage,
-            row_bytes=row_bytes,
-            grid=self._grid(
-                stream, bytes_held(schema, row_bytes), piece_rows, transforms
-            ),
-            piece_rows=piece_rows,
-            variable=is_variable(schema),
-            cached=self._cached(snapshot, columns, stream.plan, row_bytes, row_sizes),
-            shown=Shown(schema),
-            row_sizes=row_sizes,
-        )
-
-    def _cached(
-        self,
-        snapshot: Snapshot,
-        columns: Any,
-        plan: Plan,
-        row_bytes: int,
-        row_sizes: RowSizes | None,
-    ) -> CachedRows | None:
-        if self.cache_bytes is None:
-            return None
-        return cache_rows(
-            self._config.cache_dir,
-            snapshot,
-            columns,
-            plan,
-            row_bytes,
-            self.cache_bytes,
-            row_sizes,
-        )
-
-    def _grid(
-        self, stream: Stream, row_bytes: int, piece_rows: int, transforms: Transforms
-    ) -> WindowGrid:
-        if self.num_workers and self._config.format.decoders is not None:
-            return WindowGrid(1)  # a worker sends decoded batches, which are large
-        small = bool(transforms) and self.num_workers > 0
-        return window_grid(stream, row_bytes, small=small, piece_rows=piece_rows)
-
-    def _loader_over(self, reader: BatchReader, stage: str, at: int) -> LanceDataLoader:
-        train = stage == "train"
-        loader = LanceDataLoader(
-            reader,
-            num_workers=self.num_workers,
-            dataloader_kwargs=self._config.dataloader_kwargs,
-            clock=self._fit.clock(at) if train else None,
-            start=partial(
-                self._start, reader.stream.shard.world, at if train else None
-            ),
-            is_restored=self._fit.is_restored_by_module,
-        )
-        if stage == "predict":
-            loader.batch_sampler = PredictedRows(loader)
-        return loader
-
-    def _stream(
-        self,
-        stage: str,
-        at: int | None,
-        split: str,
-        row_bytes: int,
-        world: World | None = None,
-    ) -> Stream:
-        world, plan = world or self._world(), self.plan(split)
-        if stage != "train":
-            size = self.eval_batch_size or self._config.rows_per_rank(world)
-            shard = EvalShare(plan.num_rows, size, world)
-            if shard.uneven:
-                rank_zero_warn(
-                    f"{plan.num_rows} rows of split {plan.name!r} over {world.size} "
-                    "ranks at batch size 1: some ranks make one step less than "
-                    "others, since every row is read exactly once; a strategy that "
-                    "synchronises in every step can hang, eval_batch_size=2 cannot"
-                )
-            return Stream(plan, shard, None, self.seed)
-        sampler, batch = (
-            self._made_sampler(split, world),
-            self._config.rows_per_step(world),
-        )
-        train = training_shard(sampler, plan.num_rows, batch, world, self.drop_last)
-        saved = None if at is None else self._fit.saved(at)
-        if saved is not None:
-            sampler = adopted(sampler, saved, batch)
-        sampler = sampler.resolve(plan.num_rows, batch, row_bytes)
-        return Stream(plan, train, sampler, self.seed)
-
-    def _made_sampler(self, split: str, world: World) -> Sampler:
-        """Return the sampler, made for a split where it asks for one."""
-        if not isinstance(self.sampler, SplitSampler):
-            return self.sampler
-        made: Sampler = self.sampler.for_split(
-            TrainingSplit(
-                plan=self.plan(split),
-                snapshot=self.snapshot(split),
-                dataset=partial(self.dataset, split),
-                world_size=world.size,
-                global_batch_size=self._config.rows_per_step(world),
-                seed=self.seed,
-            )
-        )
-        if self.num_workers and isinstance(made, DrawnEpochs):
-            made.check_importable()
-        return made
 
     def _world(self) -> World:
         trainer = self.trainer
