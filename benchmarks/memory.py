@@ -26,7 +26,7 @@ def run(epochs: int, **arguments: Any) -> dict[str, Any]:
     made = loader(task_of(arguments))
     reader = made.reader
     batches = max(last - first for first, last in reader.windows(0, len(made)))
-    window = batches * made.batch_size * reader.row_bytes
+    window = batches * made.batch_size * reader.sizes.row_bytes
     gc.collect()
     base = process.memory_info().rss
     peak, stop = [base], threading.Event()

@@ -138,7 +138,7 @@ def test_windows_are_bounded_by_the_size_of_the_blobs(tmp_path):
     dataset = write_blobs(tmp_path / "large.lance", 2, values)
     data = LanceDataModule(dataset.uri, batch_size=4, nulls="error")
     loader = data.train_dataloader()
-    assert 100_000 <= loader.reader.row_bytes < 101_000
+    assert 100_000 <= loader.reader.sizes.row_bytes < 101_000
 
 
 def test_takes_repeat_rows_as_asked(dataset):

@@ -292,7 +292,7 @@ def test_shared_memory_is_held_against_the_decoded_size(tmp_path, monkeypatch):
     images = [encoded(np.zeros((500, 500, 3), np.uint8))] * 32
     uri = write_images(tmp_path / "t.lance", images)
     data = LanceDataModule(uri, decoders="image", batch_size=8, num_workers=2)
-    assert data.train_dataloader().reader.row_bytes < 10_000
+    assert data.train_dataloader().reader.sizes.row_bytes < 10_000
     usage = shutil.disk_usage(tmp_path)._replace(free=5 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(ConfigError, match=r"shared memory \(5 MB a batch"):

@@ -173,7 +173,8 @@ def test_two_windows_are_held_at_once_not_three(tmp_path, looks_ahead):
     uri = write_table(tmp_path / "t.lance", 4096)
     data = LanceDataModule(uri, batch_size=8, columns=["id", "vector"])
     made = data.train_dataloader()
-    reader = dataclasses.replace(made.reader, grid=WindowGrid(32))
+    sizes = dataclasses.replace(made.reader.sizes, grid=WindowGrid(32))
+    reader = dataclasses.replace(made.reader, sizes=sizes)
     loader = LanceDataLoader(reader, clock=EpochClock())
     loader._pool = pool = Counted()
     ids, before = [], None

@@ -105,7 +105,8 @@ def test_an_epoch_of_many_windows_takes_no_memory_before_its_first_batch(
     made = data.train_dataloader()
     shard = dataclasses.replace(made.reader.stream.shard, num_rows=1_000_000)
     stream = dataclasses.replace(made.reader.stream, shard=shard)
-    many = dataclasses.replace(made.reader, stream=stream, grid=WindowGrid(1))
+    sizes = dataclasses.replace(made.reader.sizes, grid=WindowGrid(1))
+    many = dataclasses.replace(made.reader, stream=stream, sizes=sizes)
     before = sys.getallocatedblocks()
     loader = LanceDataLoader(many, num_workers=workers)
     answers = []
@@ -143,8 +144,8 @@ def test_a_window_holds_whole_buffers_and_the_last_one_is_whole(tmp_path):
     )
     loader = data.train_dataloader()
     # 300 rows are 4 buffers of 64 rows, 8 batches, and 44 rows more in the last.
-    assert loader.reader.grid == WindowGrid(
-        loader.reader.grid.size - loader.reader.grid.size % 8, 24
+    assert loader.reader.sizes.grid == WindowGrid(
+        loader.reader.sizes.grid.size - loader.reader.sizes.grid.size % 8, 24
     )
     assert list(loader.reader.windows(0, 38))[-1] == (24, 38)
 
@@ -255,7 +256,7 @@ def test_windows_of_rows_in_the_tables_order_are_one_piece(
     shuffled, monkeypatch, sampler
 ):
     few_bytes_in_pieces(monkeypatch)
-    assert train_reader(shuffled, sampler).grid.size == (1 << 17) // 136 // 64
+    assert train_reader(shuffled, sampler).sizes.grid.size == (1 << 17) // 136 // 64
 
 
 @pytest.mark.parametrize("sampler", ELSEWHERE, ids=short_name)
@@ -263,20 +264,20 @@ def test_windows_of_rows_from_anywhere_are_as_large_as_those_of_shuffle(
     shuffled, monkeypatch, sampler
 ):
     few_bytes_in_pieces(monkeypatch)
-    whole = train_reader(shuffled, Shuffle()).grid.size
+    whole = train_reader(shuffled, Shuffle()).sizes.grid.size
     assert whole == (1 << 20) // 136 // 64
-    assert train_reader(shuffled, sampler).grid.size == whole
+    assert train_reader(shuffled, sampler).sizes.grid.size == whole
 
 
 def test_windows_of_a_permutation_are_large_in_its_own_order_too(shuffled, monkeypatch):
     few_bytes_in_pieces(monkeypatch)
     splits = PermutationSplit(shuffled + ".permutation.lance", ["train"])
     found = train_reader(shuffled, Sequential(), splits=splits)
-    assert found.grid.size == (1 << 20) // 136 // 64
+    assert found.sizes.grid.size == (1 << 20) // 136 // 64
     data = LanceDataModule(
         shuffled, splits=splits, batch_size=64, stage_splits={"val": "train"}
     )
-    assert data.val_dataloader().reader.grid.size == (1 << 20) // 136 // 64
+    assert data.val_dataloader().reader.sizes.grid.size == (1 << 20) // 136 // 64
 
 
 def test_large_fragments_are_read_in_order_though_their_order_is_random():

@@ -625,13 +625,10 @@ def test_a_place_far_into_an_epoch_is_found_by_its_windows_alone(runs):
     sampler = Counting(block_size=64, buffer_size=64 * batch * 8)
     shard = TrainShare(rows, batch, World(), drop_last=False, strided=True)
     stream = Stream(range_plan("train", 0, rows), shard, sampler, seed=0)
-    reader = replace(
-        runs.data(columns=["id"]).train_dataloader().reader,
-        snapshot=Table(),
-        stream=stream,
-        row_bytes=1 << 16,
-        grid=window_grid(stream, 1 << 16, small=False),
-    )
+    made = runs.data(columns=["id"]).train_dataloader().reader
+    grid = window_grid(stream, 1 << 16)
+    sizes = replace(made.sizes, row_bytes=1 << 16, grid=grid)
+    reader = replace(made, snapshot=Table(), stream=stream, sizes=sizes)
     loader = LanceDataLoader(reader, clock=EpochClock())
     loader.load_state_dict({**loader.state_dict(), "epoch": 3, "batch": at})
     batches = iter(loader)

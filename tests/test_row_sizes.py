@@ -100,7 +100,8 @@ def test_kept_rows_are_bounded_by_the_bytes_that_come(
     assert max(batch.nbytes for batch in batches) < 2 * BOUND
     assert sum(map(len, batches)) == ROWS
     # As in a run that finds them: nothing is known but a sample.
-    reader = replace(reader, row_sizes=RowSizes(reader.row_bytes))
+    sizes = replace(reader.sizes, row_sizes=RowSizes(reader.sizes.row_bytes))
+    reader = replace(reader, sizes=sizes)
     check_windows(reader)
     if kind == "even":
         rows = [reader.rows(0, 0, 500)]
@@ -128,7 +129,7 @@ def test_a_window_that_turns_out_too_large_is_cut(tmp_path, small):
     reader = data.train_dataloader().reader
     # As if all rows so far had been small, but one.
     for length, rows in (LARGE // 10, 1), (1, ROWS):
-        reader.row_sizes.saw(pa.table({"it": ["x" * length] * rows}))
+        reader.sizes.row_sizes.saw(pa.table({"it": ["x" * length] * rows}))
     rows = [reader.rows(0, 0, 500)]
     windows = list(reader.read_bounded(rows, BufferPool(), Threads()))
     assert len(windows) > 1

@@ -42,7 +42,8 @@ def reader_of(tmp_path, kind: str, sampler=None, **options) -> BatchReader:
     data = LanceDataModule(uri, sampler=sampler, batch_size=8, **options)
     reader = data.train_dataloader().reader
     # Small pieces, since workers know nothing of the patched bounds.
-    return dataclasses.replace(reader, grid=WindowGrid(WINDOW), piece_rows=8)
+    sizes = dataclasses.replace(reader.sizes, grid=WindowGrid(WINDOW), piece_rows=8)
+    return dataclasses.replace(reader, sizes=sizes)
 
 
 def read(reader: BatchReader, workers: Workers, first: int = 0) -> tuple[list, list]:
@@ -89,7 +90,7 @@ def check(reader: BatchReader, num_workers: int, monkeypatch) -> int:
 @pytest.mark.usefixtures("worker_kind")
 def test_windows_of_workers_are_bounded_by_the_bytes_that_come(tmp_path, monkeypatch):
     reader = reader_of(tmp_path, "tail")
-    reader.row_sizes.learn(SMALL)
+    reader.sizes.row_sizes.learn(SMALL)
     assert check(reader, 2, monkeypatch) > 2  # a window was cut by the worker
 
 
@@ -103,7 +104,7 @@ def test_any_sizes_come_in_order_from_workers(
 ):
     reader = reader_of(tmp_path, kind, sampler)
     if is_misled:
-        reader.row_sizes.learn(SMALL)
+        reader.sizes.row_sizes.learn(SMALL)
     check(reader, num_workers, monkeypatch)
 
 
@@ -111,7 +112,7 @@ def test_any_sizes_come_in_order_from_workers(
 def test_batches_that_workers_cut_come_in_order(tmp_path, monkeypatch):
     reader = reader_of(tmp_path, "sorted", Sequential(), arrow_transform=as_it_is)
     assert reader.cuts_batches
-    reader.row_sizes.learn(SMALL)
+    reader.sizes.row_sizes.learn(SMALL)
     assert check(reader, 2, monkeypatch) > 2
 
 
@@ -132,7 +133,7 @@ def test_workers_are_asked_for_few_rows_at_first_then_for_whole_windows(tmp_path
 
 def test_workers_are_asked_for_whole_windows_of_rows_of_fixed_width(tmp_path):
     reader = reader_of(tmp_path, "tail", columns=["id"])
-    assert reader.row_sizes is None
+    assert reader.sizes.row_sizes is None
     requests = WindowRequests(reader, 1)
     requests.begin(reader.requests(0, 3, BATCHES))
     assert list(requests) == list(reader.requests(0, 3, BATCHES))

@@ -45,7 +45,8 @@ def loader(task: Task) -> Any:
 def _with_small_window(made: Any, task: Task) -> Any:
     """Return the loader with the window it would have beside a far larger table."""
     batches = max(1, task.rows // SMALL_WINDOW // task.batch_size)
-    reader = replace(made.reader, grid=WindowGrid(batches, None))
+    sizes = replace(made.reader.sizes, grid=WindowGrid(batches, None))
+    reader = replace(made.reader, sizes=sizes)
     return LanceDataLoader(reader, clock=EpochClock())
 
 

@@ -24,19 +24,15 @@ from lance_lightning.loading import (
     LanceIterableDataset,
     LanceMapDataset,
     LoaderIterator,
+    ReadSizes,
     Shown,
     Start,
     Stream,
     Transforms,
-    WindowGrid,
-    bytes_held,
-    is_variable,
-    rows_of_piece,
     sampled_row_bytes,
-    window_grid,
 )
 from lance_lightning.ordering import EvalShare, World
-from lance_lightning.reading import CachedRows, RowSizes, cache_rows
+from lance_lightning.reading import CachedRows, cache_rows
 from lance_lightning.samplers import (
     DrawnEpochs,
     Sampler,
@@ -96,38 +92,34 @@ class LoaderFactory:
         if transforms.arrow_transform is None:
             form.check(schema)
         columns = snapshot.lance_columns(asked, self.config.with_row_id)
-        row_bytes, largest = sampled_row_bytes(snapshot, columns, schema)
+        rows = sampled_row_bytes(snapshot, columns, schema)
         try:
-            stream = stream_of(row_bytes)
+            stream = stream_of(rows.mean)
         except ConfigError as error:
             raise ConfigError(f"split {split!r}, stage {stage!r}: {error}") from None
-        piece_rows = rows_of_piece(schema, row_bytes, in_order=stream.is_in_order)
-        row_sizes = RowSizes(row_bytes, largest) if is_variable(schema) else None
+        sizes = ReadSizes.of(
+            snapshot,
+            schema,
+            rows,
+            stream,
+            format=form,
+            transforms=transforms,
+            num_workers=self.config.num_workers,
+        )
         return BatchReader(
             snapshot=snapshot,
             columns=columns,
             stream=stream,
+            stage=stage,
+            sizes=sizes,
+            cached=self._cached(snapshot, columns, stream.plan, sizes),
             format=form,
             transforms=transforms,
-            stage=stage,
-            row_bytes=row_bytes,
-            grid=self._grid(
-                stream, bytes_held(schema, row_bytes), piece_rows, transforms
-            ),
-            piece_rows=piece_rows,
-            variable=is_variable(schema),
-            cached=self._cached(snapshot, columns, stream.plan, row_bytes, row_sizes),
             shown=Shown(schema),
-            row_sizes=row_sizes,
         )
 
     def _cached(
-        self,
-        snapshot: Snapshot,
-        columns: Any,
-        plan: Plan,
-        row_bytes: int,
-        row_sizes: RowSizes | None,
+        self, snapshot: Snapshot, columns: Any, plan: Plan, sizes: ReadSizes
     ) -> CachedRows | None:
         if self.config.cache_bytes is None:
             return None
@@ -136,18 +128,10 @@ class LoaderFactory:
             snapshot,
             columns,
             plan,
-            row_bytes,
+            sizes.row_bytes,
             self.config.cache_bytes,
-            row_sizes,
+            sizes.row_sizes,
         )
-
-    def _grid(
-        self, stream: Stream, row_bytes: int, piece_rows: int, transforms: Transforms
-    ) -> WindowGrid:
-        if self.config.num_workers and self.config.format.decoders is not None:
-            return WindowGrid(1)  # a worker sends decoded batches, which are large
-        small = bool(transforms) and self.config.num_workers > 0
-        return window_grid(stream, row_bytes, small=small, piece_rows=piece_rows)
 
     def _loader_over(self, reader: BatchReader, stage: str, at: int) -> LanceDataLoader:
         train = stage == "train"

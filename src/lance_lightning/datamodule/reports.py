@@ -68,7 +68,8 @@ def _log_left_out(loader: LanceDataLoader) -> None:
 def _warn_small_fragments(reader: BatchReader) -> None:
     snapshot = reader.snapshot
     fragments, rows = snapshot.num_fragments, snapshot.num_rows
-    if fragments < MANY_FRAGMENTS or rows * reader.row_bytes >= fragments * SMALL_BYTES:
+    size = rows * reader.sizes.row_bytes
+    if fragments < MANY_FRAGMENTS or size >= fragments * SMALL_BYTES:
         return
     rank_zero_warn(
         f"the table {strip_secrets(snapshot.uri)} has {fragments} fragments of "

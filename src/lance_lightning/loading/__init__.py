@@ -16,13 +16,7 @@ from lance_lightning.loading.loader import LanceDataLoader
 from lance_lightning.loading.loader_iterator import LoaderIterator
 from lance_lightning.loading.map_dataset import LanceMapDataset
 from lance_lightning.loading.process_group import world_of_torch
-from lance_lightning.loading.sizing import (
-    bytes_held,
-    is_variable,
-    rows_of_piece,
-    sampled_row_bytes,
-    window_grid,
-)
+from lance_lightning.loading.sizing import ReadSizes, sampled_row_bytes
 from lance_lightning.loading.state import (
     AFRESH,
     LoaderState,
@@ -32,7 +26,6 @@ from lance_lightning.loading.state import (
 from lance_lightning.loading.stream import Stream
 from lance_lightning.loading.torch_options import check_dataloader_kwargs
 from lance_lightning.loading.transforms import Transforms
-from lance_lightning.loading.window_grid import WindowGrid
 
 __all__ = [
     "AFRESH",
@@ -45,22 +38,18 @@ __all__ = [
     "LoaderIterator",
     "LoaderState",
     "ModuleState",
+    "ReadSizes",
     "Shown",
     "SourceState",
     "Start",
     "Stream",
     "Transforms",
-    "WindowGrid",
     "batches_shown",
-    "bytes_held",
     "check_dataloader_kwargs",
     "columns_shown",
     "html_of",
-    "is_variable",
-    "rows_of_piece",
     "sampled_row_bytes",
     "splits_shown",
     "text_of",
-    "window_grid",
     "world_of_torch",
 ]

@@ -87,7 +87,7 @@ class LanceMapDataset(Dataset[Sample]):
         found = np.array([self._checked(index) for index in indices], np.int64)
         offsets = self._reader.stream.plan.offsets(found)
         rows = WindowRows(0, 0, [len(offsets)], offsets, *sort_offsets(offsets))
-        fits = len(offsets) * self._reader.row_bytes <= WINDOW_BYTES
+        fits = len(offsets) * self._reader.sizes.row_bytes <= WINDOW_BYTES
         pool = self._pool if fits else BufferPool()  # what is larger is not kept
         (window,) = self._reader.read([rows], pool, self._threads)
         window = self._reader.convert(window)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from lance_lightning.formats import Format
 from lance_lightning.loading.stream import Stream
+from lance_lightning.loading.transforms import Transforms
 from lance_lightning.loading.window_grid import WindowGrid
 from lance_lightning.ordering import TrainShare
 from lance_lightning.reading import (
     COLUMN_BYTES,
+    IN_FLIGHT,
+    IN_FLIGHT_FAR,
     IN_ORDER_PIECE_BYTES,
     LARGEST_PIECE_BYTES,
     MANY_COLUMNS,
     PIECE_BYTES,
     VARIABLE_PIECE_BYTES,
+    RowSizes,
     largest_value,
 )
 from lance_lightning.samplers import BlockShuffle
@@ -31,9 +37,85 @@ SAMPLE_ROWS = 256  # rows looked at for the mean row's bytes
 DECODED_ROWS = 4  # rows decoded for the same
 
 
-def sampled_row_bytes(
-    snapshot: Snapshot, columns: Any, schema: pa.Schema
-) -> tuple[int, int]:
+class RowBytes(NamedTuple):
+    """What a sample says of the rows.
+
+    Args:
+        mean: Mean bytes of a row.
+        largest: Bytes of the largest value.
+    """
+
+    mean: int
+    largest: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadSizes:
+    """How much of a split is read at once; `of` works it out.
+
+    Args:
+        row_bytes: Mean bytes of a row in the columns that are read.
+        grid: Which batches make a window.
+        piece_rows: Rows asked for at once.
+        in_flight: Pieces asked for at once.
+        window_bytes: Bytes to read at once where the width of a row varies.
+        row_sizes: What rows turn out to take; None where their width is fixed.
+    """
+
+    row_bytes: int
+    grid: WindowGrid
+    piece_rows: int
+    in_flight: int
+    window_bytes: int
+    row_sizes: RowSizes | None
+
+    @classmethod
+    def of(
+        cls,
+        snapshot: Snapshot,
+        schema: pa.Schema,
+        rows: RowBytes,
+        stream: Stream,
+        *,
+        format: Format,
+        transforms: Transforms,
+        num_workers: int,
+    ) -> ReadSizes:
+        """Return the sizes for a stream of batches.
+
+        Args:
+            snapshot: The table.
+            schema: Of the columns that are read.
+            rows: What a sample says of their rows.
+            stream: Which rows come when.
+            format: The output format.
+            transforms: The user's functions.
+            num_workers: Processes that read; 0 reads in this one.
+        """
+        piece_rows = rows_of_piece(schema, rows.mean, in_order=stream.is_in_order)
+        most_batches = None
+        if num_workers and format.decoders is not None:
+            most_batches = 1  # a worker sends decoded batches, which are large
+        elif num_workers and transforms:
+            most_batches = SMALL_WINDOW_BATCHES
+        return cls(
+            row_bytes=rows.mean,
+            grid=window_grid(
+                stream,
+                bytes_held(schema, rows.mean),
+                most_batches=most_batches,
+                piece_rows=piece_rows,
+            ),
+            piece_rows=piece_rows,
+            in_flight=pieces_in_flight(
+                piece_rows, rows.mean, is_local=snapshot.is_local
+            ),
+            window_bytes=VARIABLE_PIECE_BYTES if stream.is_in_order else WINDOW_BYTES,
+            row_sizes=RowSizes(*rows) if is_variable(schema) else None,
+        )
+
+
+def sampled_row_bytes(snapshot: Snapshot, columns: Any, schema: pa.Schema) -> RowBytes:
     """Return the mean bytes of a row and its largest value's, alike in every process.
 
     Fixed-width columns are reckoned from the schema; with others, evenly spread
@@ -42,7 +124,7 @@ def sampled_row_bytes(
     widths = [_width(field.type) for field in schema]
     if all(width is not None for width in widths):
         mean = max(1, int(sum(width for width in widths if width is not None)))
-        return mean, mean
+        return RowBytes(mean, mean)
     rows = snapshot.num_rows
     spread = np.unique(np.linspace(0, rows - 1, min(rows, SAMPLE_ROWS)).astype("int64"))
 
@@ -62,7 +144,7 @@ def sampled_row_bytes(
         return total, largest
 
     total, largest = read_table(snapshot, f"measuring {len(spread)} rows", sizes)
-    return max(1, total // max(1, len(spread))), largest
+    return RowBytes(max(1, total // max(1, len(spread))), largest)
 
 
 def bytes_held(schema: pa.Schema, row_bytes: int) -> int:
@@ -85,7 +167,7 @@ def rows_of_piece(schema: pa.Schema, row_bytes: int, *, in_order: bool) -> int:
     Args:
         schema: Of the columns that are read.
         row_bytes: Mean bytes of a row.
-        in_order: Whether the rows come as they lie in the split.
+        in_order: Whether the rows come as they are in the split.
     """
     size = IN_ORDER_PIECE_BYTES if in_order else PIECE_BYTES
     if is_variable(schema):
@@ -95,23 +177,44 @@ def rows_of_piece(schema: pa.Schema, row_bytes: int, *, in_order: bool) -> int:
     return max(1, size // row_bytes)
 
 
+def pieces_in_flight(piece_rows: int, row_bytes: int, *, is_local: bool) -> int:
+    """Return how many pieces are asked for at once.
+
+    Fewer where they are large, of many columns.
+
+    Args:
+        piece_rows: Rows of a piece.
+        row_bytes: Mean bytes of a row.
+        is_local: Whether the table is on this machine's disks.
+    """
+    usual = IN_FLIGHT if is_local else IN_FLIGHT_FAR
+    size = piece_rows * row_bytes
+    if piece_rows == 1 or size <= IN_ORDER_PIECE_BYTES:
+        return usual
+    return max(1, usual * IN_ORDER_PIECE_BYTES // size)
+
+
 def window_grid(
-    stream: Stream, row_bytes: int, *, small: bool, piece_rows: int | None = None
+    stream: Stream,
+    row_bytes: int,
+    *,
+    most_batches: int | None = None,
+    piece_rows: int | None = None,
 ) -> WindowGrid:
     """Return which batches are read at once, bounded in bytes.
 
     Args:
         stream: Which rows come when.
         row_bytes: Mean bytes of a row.
-        piece_rows: Rows of a piece; None is what `fetch.PIECE_BYTES` hold.
-        small: A worker sends the batches of a window together, and the user's
-            functions may have made them much larger than the rows: read fewer.
+        most_batches: Of a window, where a worker sends its batches together: the
+            user's functions may have made them much larger than the rows.
+        piece_rows: Rows of a piece; None is what `PIECE_BYTES` hold.
     """
     shard, sampler = stream.shard, stream.sampler
     rows = stream.batch_rows
     fit = max(1, WINDOW_BYTES // (row_bytes * rows))
-    if small:
-        return WindowGrid(min(fit, SMALL_WINDOW_BATCHES))
+    if most_batches is not None:
+        return WindowGrid(min(fit, most_batches))
     if stream.is_in_order:
         # A window that is one piece is handed on as it was read.
         return WindowGrid(max(1, (piece_rows or PIECE_BYTES // row_bytes) // rows))

@@ -35,7 +35,7 @@ class WindowRequests:
         batch_bytes: int = 1,
     ) -> None:
         self._reader = reader
-        self._limit = min(reader.window_bytes, most_bytes)
+        self._limit = min(reader.sizes.window_bytes, most_bytes)
         # What a sampler of others draws is drawn here alone: in another process it
         # could draw something else.
         self._draws = isinstance(reader.stream.sampler, DrawnEpochs)
@@ -70,8 +70,8 @@ class WindowRequests:
 
     def answered(self, seen: Seen | None) -> Request:
         """Return the request whose answer came, and learn from the rows in it."""
-        if self._reader.row_sizes is not None and seen is not None:
-            self._reader.row_sizes.learn(seen)
+        if self._reader.sizes.row_sizes is not None and seen is not None:
+            self._reader.sizes.row_sizes.learn(seen)
         return self._asked.popleft()
 
     def learn_sent(self, batches: int, num_bytes: int, *, is_full: bool) -> None:
@@ -93,7 +93,7 @@ class WindowRequests:
         if self._only_one:
             return 1
         batches = min(batches, self._most_batches)
-        row_sizes = self._reader.row_sizes
+        row_sizes = self._reader.sizes.row_sizes
         if row_sizes is None:
             return batches
         most = row_sizes.rows_within(batches * self._batch_rows, self._limit)
