@@ -11,11 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from lance_lightning import StateError
+from lance_lightning import Shuffle, StateError
 from lance_lightning.datamodule.fit_position import FitPosition
 from lance_lightning.datamodule.progress import Phase
-from lance_lightning.loading.loader import LanceDataLoader
-from lance_lightning.loading.state import LoaderState
+from lance_lightning.loading.loader import LanceDataLoader, state_of
+from lance_lightning.loading.stream import Stream
+from lance_lightning.ordering import TrainShare, World
+from lance_lightning.tables.plan import range_plan
 
 STEPS = 6
 
@@ -25,26 +27,12 @@ class Loader(LanceDataLoader):
 
     def __init__(self, clock):
         self._clock = clock
-
-    def __len__(self):
-        return STEPS
+        plan = range_plan("train", 0, 4 * STEPS)
+        share = TrainShare(4 * STEPS, 4, World(0, 1))
+        self._reader = SimpleNamespace(stream=Stream(plan, share, Shuffle(), 0))
 
     def __repr__(self):
         return "Loader()"
-
-    def state_at(self, epoch, batch, steps=None):
-        return LoaderState(
-            epoch=epoch,
-            batch=batch,
-            steps=steps,
-            split="train",
-            plan="digest",
-            num_rows=4 * STEPS,
-            seed=0,
-            sampler={"sampler": "Shuffle"},
-            global_batch_size=4,
-            drop_last=False,
-        )
 
 
 def no_loop():
@@ -94,7 +82,7 @@ class Fit:
         self.position.begin_fit()
 
     def restore(self, epoch=3, batch=4, left_early=False, steps=STEPS):
-        state = self.loader.state_at(epoch, batch, steps)
+        state = state_of(self.loader.reader.stream, epoch, batch, steps)
         self.position.restore((state,), left_early)
 
     def restore_early(self):

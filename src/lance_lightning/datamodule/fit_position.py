@@ -32,6 +32,8 @@ from lance_lightning.loading import (
     LoaderIterator,
     LoaderState,
     Start,
+    check_order,
+    state_of,
 )
 
 
@@ -180,7 +182,7 @@ class FitPosition:
             min(len(loader), n) for loader, n in zip(loaders, steps, strict=True)
         ]
         return tuple(
-            loader.state_at(epoch, batch, n)
+            state_of(loader.reader.stream, epoch, batch, n)
             for loader, n, (epoch, batch) in zip(
                 loaders, steps, self._progress.positions(lengths), strict=True
             )
@@ -279,7 +281,7 @@ class FitPosition:
         stop = self._progress.stop(number, len(loader), steps, others)
         if number in self._unchecked:
             saved = replace(self._saved[number], batch=clock.upcoming[1])
-            loader.check_state(saved)
+            check_order(loader.reader.stream, saved)
             saved.check_steps(steps)
             self._unchecked.remove(number)
         if not stop:

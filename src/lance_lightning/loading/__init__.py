@@ -12,7 +12,7 @@ from lance_lightning.loading.display import (
     text_of,
 )
 from lance_lightning.loading.iterable_dataset import LanceIterableDataset
-from lance_lightning.loading.loader import LanceDataLoader
+from lance_lightning.loading.loader import LanceDataLoader, check_order, state_of
 from lance_lightning.loading.loader_iterator import LoaderIterator
 from lance_lightning.loading.map_dataset import LanceMapDataset
 from lance_lightning.loading.process_group import world_of_torch
@@ -46,10 +46,12 @@ __all__ = [
     "Transforms",
     "batches_shown",
     "check_dataloader_kwargs",
+    "check_order",
     "columns_shown",
     "html_of",
     "sampled_row_bytes",
     "splits_shown",
+    "state_of",
     "text_of",
     "world_of_torch",
 ]

@@ -17,7 +17,7 @@ from lance_lightning.errors import ConfigError, StateError
 from lance_lightning.forks import refuse_fork
 from lance_lightning.loading.batch_reader import BatchReader
 from lance_lightning.loading.display import html_of, text_of
-from lance_lightning.loading.loader import LanceDataLoader
+from lance_lightning.loading.loader import check_order, state_of
 from lance_lightning.loading.state import STATE_VERSION, IterableState
 from lance_lightning.loading.stream import Window
 from lance_lightning.ordering import TrainShare
@@ -79,8 +79,6 @@ class LanceIterableDataset(IterableDataset[Any]):
             )
         self._reader = reader
         self._batched = batched
-        # Describes the order for a checkpoint, as every loader of the module does.
-        self._described = LanceDataLoader(reader)
         # Shared, so that persistent workers get the epoch that is set here: it, and
         # the one that was begun last.
         self._epochs = torch.tensor([0, -1])
@@ -227,7 +225,7 @@ class LanceIterableDataset(IterableDataset[Any]):
             at = Position(at.epoch + 1, 0)
         state = IterableState(
             loader=replace(
-                self._described.state_at(at.epoch, at.batch),
+                state_of(self._reader.stream, at.epoch, at.batch),
                 state_version=STATE_VERSION,
             ),
             samples=at.samples,
@@ -244,7 +242,7 @@ class LanceIterableDataset(IterableDataset[Any]):
                 where this yields batches.
         """
         saved = IterableState.from_plain(state)
-        self._described.check_state(saved.loader)
+        check_order(self._reader.stream, saved.loader)
         if saved.batched != self._batched:
             raise StateError(
                 f"the state was saved with batched={saved.batched}, and here it is "

@@ -18,7 +18,7 @@ from lance_lightning.loading.display import Facts, html_of, text_of
 from lance_lightning.loading.lightning_view import BatchSizeHolder, SplitRows
 from lance_lightning.loading.loader_iterator import Batches, LoaderIterator, no_batches
 from lance_lightning.loading.state import STATE_VERSION, LoaderState
-from lance_lightning.loading.stream import Window
+from lance_lightning.loading.stream import Stream, Window
 from lance_lightning.loading.torch_options import check_dataloader_kwargs
 from lance_lightning.loading.window_grid import Requests
 from lance_lightning.loading.workers import Workers
@@ -32,6 +32,41 @@ STILL_HELD = 3
 
 def _never() -> bool:  # no lambda: what holds a loader is pickled
     return False
+
+
+def state_of(
+    stream: Stream, epoch: int, batch: int, steps: int | None = None
+) -> LoaderState:
+    """Return a position with what decides the order of the rows.
+
+    Args:
+        stream: What a loader reads.
+        epoch: The epoch.
+        batch: Its next batch.
+        steps: Steps of the trainer's epoch, where a trainer has one.
+    """
+    shard = stream.shard
+    batches = isinstance(shard, WholeBatchShare)  # of the sampler's own sizes
+    sized = shard if isinstance(shard, TrainShare) and not batches else None
+    by_rank = batches or getattr(stream.sampler, "by_rank", False)
+    return LoaderState(
+        epoch=epoch,
+        batch=batch,
+        steps=steps,
+        split=stream.plan.name,
+        plan=stream.plan.digest,
+        num_rows=stream.plan.num_rows,
+        seed=stream.seed,
+        sampler=None if stream.sampler is None else stream.sampler.state(),
+        global_batch_size=None if sized is None else sized.global_batch_size,
+        drop_last=None if sized is None else sized.drop_last,
+        world_size=shard.world.size if by_rank else None,
+    )
+
+
+def check_order(stream: Stream, saved: LoaderState) -> None:
+    """Raise a `StateError` when a saved position means nothing in a stream."""
+    saved.check_order(state_of(stream, saved.epoch, saved.batch))
 
 
 class LanceDataLoader:
@@ -128,10 +163,8 @@ class LanceDataLoader:
     def state_dict(self) -> dict[str, Any]:
         """Return the position: small, plain, the same on every rank."""
         position = (0, 0) if self._clock is None else self._clock.position(len(self))
-        state = dataclasses.replace(
-            self.state_at(*position), state_version=STATE_VERSION
-        )
-        return state.to_plain()
+        state = state_of(self._reader.stream, *position)
+        return dataclasses.replace(state, state_version=STATE_VERSION).to_plain()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next iteration resume at the position that `state_dict` returned.
@@ -146,40 +179,17 @@ class LanceDataLoader:
         if self._is_restored():
             return
         saved = LoaderState.from_plain(state)
-        self.check_state(saved)
+        check_order(self._reader.stream, saved)
         if self._clock is not None:
             self._clock.restore(saved.epoch, saved.batch)
 
-    def state_at(self, epoch: int, batch: int, steps: int | None = None) -> LoaderState:
-        """Return a position with what decides the order of the rows.
+    def describe(self) -> dict[str, Any]:
+        """Return what decides the order of the rows, in plain Python."""
+        return state_of(self._reader.stream, 0, 0).order()
 
-        Args:
-            epoch: The epoch.
-            batch: Its next batch.
-            steps: Steps of the trainer's epoch, where a trainer has one.
-        """
-        stream = self._reader.stream
-        shard = stream.shard
-        batches = isinstance(shard, WholeBatchShare)  # of the sampler's own sizes
-        sized = shard if isinstance(shard, TrainShare) and not batches else None
-        by_rank = batches or getattr(stream.sampler, "by_rank", False)
-        return LoaderState(
-            epoch=epoch,
-            batch=batch,
-            steps=steps,
-            split=stream.plan.name,
-            plan=stream.plan.digest,
-            num_rows=stream.plan.num_rows,
-            seed=stream.seed,
-            sampler=None if stream.sampler is None else stream.sampler.state(),
-            global_batch_size=None if sized is None else sized.global_batch_size,
-            drop_last=None if sized is None else sized.drop_last,
-            world_size=shard.world.size if by_rank else None,
-        )
-
-    def check_state(self, saved: LoaderState) -> None:
-        """Raise a `StateError` when a saved position means nothing here."""
-        saved.check_order(self.state_at(saved.epoch, saved.batch))
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise a `StateError` when a state's position means nothing here."""
+        check_order(self._reader.stream, LoaderState.within(state))
 
     def close(self) -> None:
         """Stop the workers; the next iteration starts them again."""

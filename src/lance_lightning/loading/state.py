@@ -21,9 +21,8 @@ AFRESH = (  # what to do where a run cannot resume; each error says it this way
     "load only the weights, model = Model.load_from_checkpoint(path), and call fit "
     "without ckpt_path"
 )
-MAYBE = ("state_version", "steps", "world_size")  # left out where they are None
 RESTORE = f"To resume the run, restore these settings; to start afresh, {AFRESH}."
-AT_AN_EPOCHS_END = (
+WITHIN_AN_EPOCH = (
     "The checkpoint was saved in the middle of an epoch: restore the setting, or "
     "resume from a checkpoint at the end of an epoch."
 )
@@ -34,9 +33,6 @@ Read = TypeVar("Read")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoaderState:
     """Where a training loader is, and what decides the order of its rows.
-
-    A comparison with None says that the setting is not known, or has no meaning, for
-    that order.
 
     Args:
         state_version: Of the format; None within the state of a module, which has its
@@ -70,11 +66,17 @@ class LoaderState:
 
     def to_plain(self) -> dict[str, Any]:
         """Return what a checkpoint holds."""
-        plain = {
+        position = {
             "state_version": self.state_version,
             "epoch": self.epoch,
             "batch": self.batch,
             "steps": self.steps,
+        }
+        return {**_known(position, "state_version", "steps"), **self.order()}
+
+    def order(self) -> dict[str, Any]:
+        """Return what decides the order of the rows, without the position."""
+        order = {
             "split": self.split,
             "plan": self.plan,
             "num_rows": self.num_rows,
@@ -84,8 +86,7 @@ class LoaderState:
             "drop_last": self.drop_last,
             "world_size": self.world_size,
         }
-        left_out = [name for name in MAYBE if plain[name] is None]
-        return {name: value for name, value in plain.items() if name not in left_out}
+        return _known(order, "world_size")
 
     @classmethod
     def from_plain(cls, saved: Mapping[str, Any]) -> LoaderState:
@@ -94,10 +95,11 @@ class LoaderState:
         Raises:
             StateError: It was written in another format, or is incomplete.
         """
-        return _read(saved, lambda: cls._of_module(saved))
+        return _read(saved, lambda: cls.within(saved))
 
     @classmethod
-    def _of_module(cls, saved: Mapping[str, Any]) -> LoaderState:
+    def within(cls, saved: Mapping[str, Any]) -> LoaderState:
+        """Read one loader out of a state whose version was checked."""
         return cls(
             state_version=saved.get("state_version"),
             epoch=saved["epoch"],
@@ -115,7 +117,6 @@ class LoaderState:
 
     @property
     def _sampler(self) -> str | None:
-        """The name of the sampler."""
         return None if self.sampler is None else self.sampler.get("sampler")
 
     def sizes_of(self, sampler: str) -> Mapping[str, Any] | None:
@@ -149,9 +150,8 @@ class LoaderState:
         else:  # BlockShuffle's sizes are multiples of the global batch
             _refuse(_differences([("sampler", self._sampler, here._sampler)]))
         if in_mid_epoch:
-            _refuse(
-                self.differences(here, ("drop_last", "world_size")), AT_AN_EPOCHS_END
-            )
+            names = ("drop_last", "world_size")
+            _refuse(self.differences(here, names), WITHIN_AN_EPOCH)
 
     def check_steps(self, steps: int) -> None:
         """Compare the steps of the trainer's epoch with those here.
@@ -291,7 +291,7 @@ class ModuleState:
                     name: SourceState.from_plain(each)
                     for name, each in saved["sources"].items()
                 },
-                train=tuple(map(LoaderState._of_module, saved["train"])),
+                train=tuple(map(LoaderState.within, saved["train"])),
                 epoch_was_left_early=saved["epoch_is_left"],
                 seed=saved.get("seed"),
                 splits=saved.get("splits"),
@@ -312,11 +312,7 @@ class ModuleState:
 
 
 def _read(saved: Mapping[str, Any], read: Callable[[], Read]) -> Read:
-    """Read a state of this version.
-
-    Raises:
-        StateError: It was written in another format, or is incomplete.
-    """
+    """Read a state of this version, or raise a `StateError`."""
     version = saved.get("state_version")
     if version != STATE_VERSION:
         raise StateError(
@@ -331,6 +327,11 @@ def _read(saved: Mapping[str, Any], read: Callable[[], Read]) -> Read:
             f"the checkpoint's data state lacks {error}, so it was not written by "
             f"lance_lightning, or was changed since; to start afresh, {AFRESH}"
         ) from None
+
+
+def _known(plain: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Leave out those of the names whose value is None."""
+    return {k: v for k, v in plain.items() if v is not None or k not in names}
 
 
 def _differences(values: Iterable[tuple[str, Any, Any]]) -> str:
