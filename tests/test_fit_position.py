@@ -28,7 +28,7 @@ class Loader(LanceDataLoader):
     def __init__(self, clock):
         self._clock = clock
         plan = range_plan("train", 0, 4 * STEPS)
-        share = TrainShare(4 * STEPS, 4, World(0, 1))
+        share = TrainShare(4 * STEPS, 4, World(), drop_last=False, strided=True)
         self._reader = SimpleNamespace(stream=Stream(plan, share, Shuffle(), 0))
 
     def __repr__(self):
