@@ -254,3 +254,23 @@ def compare_drawn(ranks: Ranks, loaders: Sequence[LanceDataLoader]) -> None:
             f"them, without a rank of its own; rank 0 has the digests {there}, "
             f"this rank {here}"
         )
+
+
+def check_still_in(world: World, here: World) -> None:
+    """Check that this process is still the rank that a loader was made for.
+
+    Args:
+        world: What the loader was made for.
+        here: What this process is now.
+
+    Raises:
+        ConfigError: ``torch.distributed`` was set up, or ended, since the loader was
+            made: it would read another replica's rows.
+    """
+    if world != here:
+        raise ConfigError(
+            f"this loader was made for rank {world.rank} of {world.size}, and "
+            f"torch.distributed now says rank {here.rank} of "
+            f"{here.size}, so the ranks would not share the rows: ask "
+            "the data module for its loaders after init_process_group"
+        )

@@ -5,19 +5,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, wraps
-from types import MethodType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.tuner.lr_finder import _LRCallback
-from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lance_lightning.callbacks import LogBatchSize
-from lance_lightning.columns import class_names
 from lance_lightning.datamodule.arguments import (
     AnySampler,
     AnySource,
@@ -28,44 +20,27 @@ from lance_lightning.datamodule.arguments import (
     no_split_message,
 )
 from lance_lightning.datamodule.asked import is_asked_for_loaders, is_asked_for_setup
-from lance_lightning.datamodule.config import SHOWN, ModuleConfig
+from lance_lightning.datamodule.facts import facts_of
 from lance_lightning.datamodule.fit_position import FitPosition
-from lance_lightning.datamodule.hyperparameters import (
-    Hyperparameters,
-    PlainHyperparameters,
-    outermost_frame,
-    with_class,
-)
-from lance_lightning.datamodule.loaders import LoaderFactory, compare_drawn
-from lance_lightning.datamodule.pins import ALL
-from lance_lightning.datamodule.plain_specs import (
-    check_saved,
-    from_plain,
-    named,
-    plain_dict,
-)
-from lance_lightning.datamodule.ranks import Ranks, world_of_trainer
+from lance_lightning.datamodule.hooks import follow_trainer, restore_loader_hooks
+from lance_lightning.datamodule.loaders import compare_drawn
 from lance_lightning.datamodule.reports import log_run, log_training
-from lance_lightning.datamodule.trainer_loops import not_iterable, refuse_other_package
-from lance_lightning.errors import ConfigError, StateError
+from lance_lightning.datamodule.restoring import (
+    check_loaders,
+    check_sources,
+    configuration_of,
+    repin,
+)
+from lance_lightning.datamodule.split_access import SplitAccess
+from lance_lightning.errors import ConfigError
 from lance_lightning.forks import refuse_fork
 from lance_lightning.formats import move
 from lance_lightning.loading import (
-    AFRESH,
     Facts,
     LanceDataLoader,
-    LanceIterableDataset,
-    LanceMapDataset,
-    LoaderIterator,
     ModuleState,
-    Shown,
-    Start,
-    batches_shown,
-    columns_shown,
     html_of,
-    splits_shown,
     text_of,
-    world_of_torch,
 )
 from lance_lightning.ordering import World
 from lance_lightning.samplers import (
@@ -73,17 +48,10 @@ from lance_lightning.samplers import (
     Sampler,
     SplitSampler,
 )
-from lance_lightning.sources import live_source
-from lance_lightning.splits import AllRows, Splits, permutation_of
-from lance_lightning.tables import Plan, Snapshot
-from lance_lightning.types import STAGES
-
-SIZES = {"batch_size": "global_batch_size", "global_batch_size": "batch_size"}
-# Arguments that say nothing of which rows come in which order.
-CHANGEABLE = {*SIZES, "eval_batch_size", "num_workers"}
+from lance_lightning.splits import AllRows, Splits
 
 
-class LanceDataModule(PlainHyperparameters):
+class LanceDataModule(SplitAccess):
     """Trains, validates, tests and predicts straight from Lance tables.
 
     Rank and world size come from the trainer's strategy, or from
@@ -208,191 +176,9 @@ class LanceDataModule(PlainHyperparameters):
     ) -> None:
         refuse_fork()
         super().__init__()
-        names = _arguments()
-        given = {name: value for name, value in locals().items() if name in names}
-        check_saved(given)
-        given = {name: _taken(name, value) for name, value in given.items()}
-        self._configure(given)
-        self._tables = self._config.tables()
+        self._take(locals())
         self._fit = FitPosition(self)
-        self._said = False
-        self._is_read = False  # whether loaders were handed out
-        plain = with_class(self, self._plain(given))
-        self.save_hyperparameters(plain, frame=outermost_frame())
-
-    def _configure(self, given: dict[str, Any]) -> None:
-        """Check the arguments and use them."""
-        self._config = ModuleConfig.checked(given)
-        self._given = given
-        self.__dict__.update(self._config.shown())
-        self._restore_hooks()
-
-    def _plain(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return hyperparameters that load with ``weights_only=True``."""
-        plain = plain_dict(given)
-        del plain["world"]  # it is of this process alone
-        if self._config.batch_size is None:
-            # The tuner looks here for the size it is to scale.
-            del plain["batch_size"]
-        else:
-            plain["batch_size"] = self._config.batch_size
-        return plain
-
-    # -- arguments that are set later --------------------------------------------
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Take an argument that is set later as if it had been given.
-
-        Raises:
-            ConfigError: It cannot work; or loaders were handed out, and then only batch
-                sizes and ``num_workers`` may change.
-        """
-        if not self.set_hyperparameter(name, value):
-            super().__setattr__(name, value)
-
-    def set_hyperparameter(self, name: str, value: Any) -> bool:
-        """Set an argument, here and among the hyperparameters; False where it is none.
-
-        Raises:
-            ConfigError: As for ``setattr``.
-        """
-        if name not in _arguments() or "_given" not in self.__dict__:
-            return False
-        value = _taken(name, value)
-        if not _is_same(value, self._given[name]):
-            self._set_argument(name, value)
-        return True
-
-    def _set_argument(self, name: str, value: Any) -> None:
-        if self._is_read and name not in CHANGEABLE:
-            raise ConfigError(
-                f"{name} cannot be set to {value!r} any more: loaders were handed out "
-                f"with {self._given[name]!r}, and the run and its checkpoint would "
-                f"disagree; set {name} before loaders are asked for, or give it to a "
-                "new data module"
-            )
-        given = {**self._given, name: value}
-        if name in SIZES and value is not None:  # one takes the place of the other
-            given[SIZES[name]] = None
-        self._configure(given)
-        if name in ("cache_dir", "source", "splits"):
-            self._tables = self._config.tables()
-        if name not in ("batch_size", *SHOWN):
-            self.__dict__[name] = value
-        # A checkpoint is to hold what is trained with.
-        saved, hparams = self._plain(given), self.hparams
-        assert isinstance(hparams, Hyperparameters)
-        other = SIZES.get(name)
-        for each in (name, other) if other in hparams else (name,):
-            if each in saved:
-                hparams.keep(each, saved[each])
-            else:
-                hparams.pop(each, None)
-
-    # -- what there is ---------------------------------------------------------
-
-    @property
-    def batch_size(self) -> int:
-        """Rows per rank per step. Setting it takes the place of a global size."""
-        if "_config" not in self.__dict__:  # of a subclass, before it calls ours
-            return int(self.__dict__["batch_size"])
-        return self._config.rows_per_rank(self._world())
-
-    @batch_size.setter
-    def batch_size(self, value: int) -> None:
-        self.__dict__["batch_size"] = value
-
-    @property
-    def trainer(self) -> Trainer | None:
-        """The trainer that this was handed to last."""
-        trainer: Trainer | None = self.__dict__.get("trainer")
-        return trainer
-
-    @trainer.setter
-    def trainer(self, trainer: Trainer | None) -> None:
-        # Before the first hook: a trainer of the other package calls none of ours.
-        refuse_other_package(trainer)
-        self.__dict__["trainer"] = trainer
-
-    def __iter__(self) -> Iterator[Any]:
-        raise not_iterable()
-
-    @property
-    def split_names(self) -> tuple[str, ...]:
-        """The names of the splits."""
-        return self._tables.split_names
-
-    def snapshot(self, split: str | None = None) -> Snapshot:
-        """Return the pinned table of a split.
-
-        Args:
-            split: A split's name; only separate sources have several tables.
-        """
-        return self._tables.snapshot(split)
-
-    def plan(self, split: str) -> Plan:
-        """Return which rows a split has; builds the splits where that is not done."""
-        return self._tables.plan(split)
-
-    def class_names(self, column: str, split: str | None = None) -> list[str]:
-        """Return the names of a column's classes: that of class 0 comes first.
-
-        They are part of a table that was made of a Hugging Face dataset with a
-        ``ClassLabel``.
-
-        Args:
-            column: The column's name in the table.
-            split: A split's name; only separate sources have several tables.
-
-        Raises:
-            ConfigError: The table does not say them.
-        """
-        return class_names(self.snapshot(split).schema, column)
-
-    def dataset(self, split: str = "train") -> LanceMapDataset:
-        """Return a split as a torch ``Dataset``: one row an index, as it is stored.
-
-        For torch's own samplers, data sets and loaders; the module's functions are
-        not run.
-
-        Raises:
-            ConfigError: The split has no row.
-        """
-        return self._factory().dataset(split)
-
-    def iterable_dataset(
-        self,
-        split: str = "train",
-        *,
-        stage: str | None = None,
-        batched: bool = True,
-        world: World | None = None,
-    ) -> LanceIterableDataset:
-        """Return a split as a torch ``IterableDataset``, in the order of a stage.
-
-        It shards itself over ranks and workers and yields what the stage's loader
-        would: the same batches, in the same order, through the stage's functions.
-
-        Args:
-            split: The split to read.
-            stage: Whose order and functions: ``"train"`` shuffles, the others read in
-                order. Default: the first stage that the split serves.
-            batched: False yields single samples, for a ``DataLoader`` that collates
-                them itself.
-            world: Whose share of the rows. Default: this rank's. ``World()`` yields
-                the whole split, for what shards or dispatches batches itself, as
-                Accelerate's ``prepare`` and Hugging Face's ``Trainer`` do.
-
-        Raises:
-            ConfigError: There is no such split or stage, or the split serves none.
-        """
-        return self._factory().iterable_dataset(
-            split, stage=stage, batched=batched, world=world
-        )
-
-    def permutation(self, split: str) -> Any:
-        """Return LanceDB's own ``Permutation`` of a split, at the pinned version."""
-        return permutation_of(self.plan(split), self.snapshot(split))
+        self._is_logged = False
 
     # -- Lightning's hooks -----------------------------------------------------
 
@@ -420,47 +206,8 @@ class LanceDataModule(PlainHyperparameters):
         else:
             self._tables.pin()
 
-    def _follow(self, trainer: Any) -> None:
-        """Fit in with a trainer that asks for loaders.
-
-        Not in `setup`: the batch-size finder takes all callbacks away after it.
-        """
-        if not any(isinstance(found, LogBatchSize) for found in trainer.callbacks):
-            # Before the user's, which may log too, and in another list: one of them
-            # may be asking for loaders right now.
-            # The learning rate finder reads what its own callback, the first, noted.
-            first = sum(isinstance(found, _LRCallback) for found in trainer.callbacks)
-            trainer.callbacks = [
-                *trainer.callbacks[:first],
-                LogBatchSize(),
-                *trainer.callbacks[first:],
-            ]
-        model = trainer.lightning_module
-        theirs = is_overridden("transfer_batch_to_device", model)
-        self._restore_hook("transfer_batch_to_device", not theirs)
-
     def _restore_hooks(self) -> None:
-        for stage in STAGES:
-            # Of training fit would say that there is no such method.
-            ours = stage == "train" or bool(self._config.stage_splits[stage])
-            self._restore_hook(f"{stage}_dataloader", ours, _without_split)
-
-    def _restore_hook(
-        self,
-        name: str,
-        ours: bool,
-        instead: Callable[[Any, str], Any] = getattr,
-    ) -> None:
-        """Use our hook, or on this instance one that counts as the base class's.
-
-        Lightning asks whether a hook is overridden: a stage without a split, or a
-        model that moves its own batches, is to count as not. A subclass's own hook
-        stays.
-        """
-        self.__dict__.pop(name, None)
-        if not ours and getattr(type(self), name) is getattr(LanceDataModule, name):
-            hook = instead(LightningDataModule, name)
-            setattr(self, name, MethodType(hook, self))
+        restore_loader_hooks(self, LanceDataModule, self._config.stage_splits)
 
     def train_dataloader(self) -> Any:
         """Return the loader of the training split; a list where there are several."""
@@ -503,7 +250,7 @@ class LanceDataModule(PlainHyperparameters):
         together = is_asked_for_loaders()
         self._pin(together=together)
         if self.trainer is not None:
-            self._follow(self.trainer)
+            follow_trainer(self, LanceDataModule, self.trainer)
             self._fit.count_with_trainer()
 
         factory = self._factory()
@@ -518,32 +265,19 @@ class LanceDataModule(PlainHyperparameters):
         else:
             loaders = work()
         self._fit.note(stage, loaders)
-        self._is_read = True
-        self._say(stage, loaders)
+        self._has_loaders = True
+        self._log(stage, loaders)
         return loaders[0] if isinstance(names, OneSplit) else loaders
 
-    def _factory(self) -> LoaderFactory:
-        return LoaderFactory(
-            self._config, self._tables, self._fit, self._world, self._start
-        )
-
-    def _world(self) -> World:
-        trainer = self.trainer
-        found = world_of_torch() if trainer is None else world_of_trainer(trainer)
-        return self._config.fitted(found)
-
-    def _ranks(self) -> Ranks:
-        return Ranks(None if self.trainer is None else self.trainer.strategy)
-
-    def _say(self, stage: str, loaders: Sequence[LanceDataLoader]) -> None:
-        """Say once what a run reads."""
+    def _log(self, stage: str, loaders: Sequence[LanceDataLoader]) -> None:
+        """Log once what a run reads."""
         if stage == "train":
             log_training(loaders)
         trainer = self.trainer
         # The steps of training come after the sanity check.
-        if self._said or (trainer is not None and trainer.sanity_checking):
+        if self._is_logged or (trainer is not None and trainer.sanity_checking):
             return
-        self._said = True
+        self._is_logged = True
         log_run(self._tables.describe(), stage, loaders)
 
     # -- checkpoints -----------------------------------------------------------
@@ -553,20 +287,12 @@ class LanceDataModule(PlainHyperparameters):
         if not self._tables.is_pinned:
             return {}
         state = dataclasses.replace(
-            self._configuration(),
+            configuration_of(self._config),
             sources=self._tables.saved(),
             train=self._fit.states(),
             epoch_was_left_early=self._fit.epoch_was_left_early,
         )
         return state.to_plain()
-
-    def _configuration(self) -> ModuleState:
-        """Return what is configured, without a position."""
-        return ModuleState(
-            seed=self.seed,
-            splits=None if self._config.is_separate else self.splits.key(),
-            filter={name: each.filter for name, each in self._config.sources.items()},
-        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Read what a checkpoint was trained on; in ``fit`` resume at its position.
@@ -579,74 +305,13 @@ class LanceDataModule(PlainHyperparameters):
         trainer: Any = self.trainer
         stage = "validate" if trainer is None else str(trainer.state.fn.value)
         if stage == "fit":
-            self._check_sources(saved)
-            saved.check_configuration(self._configuration())
-        self._repin(saved, stage)
+            check_sources(saved, self._config)
+            saved.check_configuration(configuration_of(self._config))
+        has_loaders = any(self._fit.loaders.values())
+        repin(self._tables, saved, stage, has_loaders=has_loaders)
         if stage == "fit":
-            self._check_loaders(saved)
+            check_loaders(saved, self._config)
             self._fit.restore(saved.train, saved.epoch_was_left_early)
-
-    def _check_loaders(self, saved: ModuleState) -> None:
-        here = list(self._config.stage_splits["train"])
-        if saved.train and len(saved.train) != len(here):
-            raise StateError(
-                "the checkpoint was trained on the splits "
-                f"{[each.split for each in saved.train]}, a loader each, and here "
-                f"training has {here}: restore stage_splits; to start afresh, "
-                f"{AFRESH}"
-            )
-
-    def _check_sources(self, saved: ModuleState) -> None:
-        if set(saved.sources) != set(self._config.sources):
-            raise StateError(
-                f"the checkpoint was trained on {_listed(saved.sources)}, configured "
-                f"is {_listed(self._config.sources)}: configure the same; to start "
-                f"afresh, {AFRESH}"
-            )
-
-    def _repin(self, saved: ModuleState, stage: str) -> None:
-        found, notes = self._tables.of_checkpoint(saved.sources, stage)
-        for note in notes:
-            rank_zero_info(f"Lance data: {note}")
-        if not self._tables.differ(found):
-            return
-        if any(self._fit.loaders.values()) and stage == "fit":
-            versions = ", ".join(str(pin.version) for pin in found.values())
-            raise StateError(
-                "loaders were asked for before the checkpoint was restored "
-                "(estimated_stepping_batches does that, and DeepSpeed), and they read "
-                "the newest version while the checkpoint was trained on another: set "
-                f"version={versions}"
-            )
-        self._tables.repin(found)
-
-    def _start(
-        self,
-        world: World,
-        number: int | None,
-        loader: LanceDataLoader,
-        iterator: LoaderIterator,
-    ) -> Start:
-        """Return where an iteration of a loader starts; see `FitPosition.start`.
-
-        Args:
-            world: What the loader was made for.
-            number: Of the training loader; None for evaluation.
-            loader: The loader.
-            iterator: What iterates it.
-
-        Raises:
-            ConfigError: ``torch.distributed`` was set up, or ended, since the loader
-                was made: it would read another replica's rows.
-        """
-        if self.trainer is None and world != self._world():
-            raise ConfigError(
-                f"this loader was made for rank {world.rank} of {world.size}, and "
-                f"torch.distributed now says rank {self._world().rank} of "
-                f"{self._world().size}, so the ranks would not share the rows: ask "
-                "the data module for its loaders after init_process_group"
-            )
-        return self._fit.start(number, loader, iterator)
 
     def __getstate__(self) -> dict[str, Any]:
         # A spawning launcher pickles the module and attaches the trainer again.
@@ -656,6 +321,8 @@ class LanceDataModule(PlainHyperparameters):
         super().__setstate__(state)
         self._restore_hooks()  # they were looked up by name, and are our own again
 
+    # -- what it shows ---------------------------------------------------------
+
     def __repr__(self) -> str:
         return text_of(self, self._facts)
 
@@ -663,25 +330,7 @@ class LanceDataModule(PlainHyperparameters):
         return html_of(self, self._facts)
 
     def _facts(self) -> Facts:
-        """Return what is known already; nothing is read, built or agreed on."""
-        pinned, built = self._tables.pinned, self._tables.built
-        sources = {
-            name or "source": (pinned.get(name) or source).describe()
-            for name, source in self._config.sources.items()
-        }
-        loaders = [each for several in self._fit.loaders.values() for each in several]
-        shown = loaders[0].reader.shown if loaders else Shown()
-        form = loaders[0].reader.format if loaders else self._config.format
-        return {
-            **({"sources": sources} if self._config.is_separate else sources),
-            "splits": splits_shown(
-                None if self._config.is_separate else self.splits,
-                self.split_names,
-                {name: plan.num_rows for name, plan in built.items()},
-            ),
-            **columns_shown(self.columns, shown, form),
-            **batches_shown(self._fit.loaders),
-        }
+        return facts_of(self._config, self._tables, self._fit.loaders)
 
     def __str__(self) -> str:
         sources = ", ".join(
@@ -690,45 +339,6 @@ class LanceDataModule(PlainHyperparameters):
         return f"{type(self).__name__}({sources}; splits {', '.join(self.split_names)})"
 
 
-def _without_split(base: type[LightningDataModule], name: str) -> Any:
-    """Return a loader hook of ours that Lightning takes for that of the base class.
-
-    Fit then skips the stage, and a trainer that is told to run it calls the hook, which
-    says which splits there are.
-    """
-    ours = getattr(LanceDataModule, name)
-
-    @wraps(getattr(base, name))
-    def hook(self: LanceDataModule) -> Any:
-        return ours(self)
-
-    return hook
-
-
-@cache
-def _arguments() -> frozenset[str]:
-    """Return the names of the constructor's arguments."""
-    return frozenset(inspect.signature(LanceDataModule).parameters)
-
-
-def _taken(name: str, value: Any) -> Any:
-    """Return an argument as it is meant, of whatever form it was given in."""
-    value = from_plain(value, name)
-    if name == "source":
-        return live_source(value)
-    return named(name, value) if name in ("splits", "sampler") else value
-
-
-def _is_same(value: Any, other: Any) -> bool:
-    """Return whether setting a value changes nothing."""
-    if value is other:
-        return True
-    try:
-        return type(value) is type(other) and bool(value == other)
-    except Exception:  # of a table or an array
-        return False
-
-
-def _listed(sources: Iterable[str]) -> str:
-    names = sorted(sources)
-    return "one source" if names == [ALL] else f"a source for each of {names}"
+LanceDataModule._argument_names = frozenset(
+    inspect.signature(LanceDataModule).parameters
+)
