@@ -64,7 +64,7 @@ class ArgumentsSetLater(PlainHyperparameters):
     def _plain(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return hyperparameters that load with ``weights_only=True``."""
         plain = plain_dict(given)
-        del plain["world"]  # it is of this process alone
+        del plain["world"]  # it is of this process only
         if self._config.batch_size is None:
             # The tuner looks here for the size it is to scale.
             del plain["batch_size"]

@@ -101,7 +101,7 @@ class PlainHyperparameters(LightningDataModule):
 
     @property
     def hparams_initial(self) -> AttributeDict:
-        """What this module was made with, as loggers get it: under one name.
+        """The constructor's arguments, under ``datamodule``, as loggers see them.
 
         Lightning merges it with the hyperparameters of the model, and stops the run
         where both have one of the same name, ``seed`` or ``batch_size`` say, with
@@ -118,7 +118,7 @@ def with_class(module: LightningDataModule, plain: dict[str, Any]) -> dict[str, 
     """Return hyperparameters of which LightningCLI's run makes a module of the class.
 
     So ``load_from_checkpoint`` of ``LightningDataModule`` does after such a run. Which
-    instantiator does it is known to Lightning's private context alone.
+    instantiator does it is known only to Lightning's private context.
     """
     given = _given_hyperparameters.get()
     if given is None:

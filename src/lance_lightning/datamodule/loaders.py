@@ -83,7 +83,10 @@ class LoaderFactory:
         transforms: Transforms,
         stream_of: Callable[[int], Stream],
     ) -> BatchReader:
-        """Return what reads a split; the stream is made for the bytes of a row."""
+        """Return the reader of a split.
+
+        ``stream_of`` is called with the mean bytes of a row.
+        """
         snapshot = self.tables.snapshot(split)
         asked = self.config.columns_of_source[self.tables.source_of(split)]
         schema = snapshot.batch_schema(asked, self.config.with_row_id)

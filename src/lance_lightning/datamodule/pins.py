@@ -25,7 +25,7 @@ class PinnedTables:
 
     Args:
         sources: The source of each split; or of all of them, under `ALL`.
-        splits: How the one source is split; None for a source a split.
+        splits: How the one source is split; None for one source per split.
         cache_dir: Where plans and in-memory tables are written.
     """
 
@@ -143,7 +143,7 @@ class PinnedTables:
         return build_plans(splits, snapshot, source.filter, self._cache_dir)
 
     def compare_plans(self, ranks: Ranks, splits: Sequence[str]) -> None:
-        """Hold the rows of splits against those of rank 0.
+        """Compare the rows of splits with those of rank 0.
 
         Raises:
             LanceLightningError: A rank has others.

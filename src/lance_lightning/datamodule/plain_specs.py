@@ -124,8 +124,8 @@ def _must_be(name: str, kinds: tuple[type[Any], ...]) -> str:
 def to_plain(value: Any) -> Any:
     """Return dicts, lists, strings and numbers that say what ``value`` is.
 
-    Our own specs become dicts with a ``_target_``. Of storage options the keys
-    alone are kept and of a URI what is no secret. What cannot be written down (these,
+    Our own specs become dicts with a ``_target_``. Of storage options only the keys
+    are kept and of a URI what is no secret. What cannot be written down (these,
     a table in memory, a function) becomes a mark that `check_saved` asks for.
     """
     value = _without_omegaconf(value)

@@ -32,7 +32,7 @@ class Ranks:
 
     Args:
         strategy: The trainer's strategy; None uses ``torch.distributed`` where it
-            is set up, else this process is alone.
+            is set up, else this is the only process.
     """
 
     def __init__(self, strategy: Any = None) -> None:

@@ -11,7 +11,7 @@ from lance_lightning.ordering import TrainShare, WholeBatchShare
 from lance_lightning.samplers import FragmentOrder
 from lance_lightning.tables import strip_secrets
 
-# Fragments of fewer bytes in the columns that are read, so many of them, are small.
+# This many fragments of fewer bytes in the columns that are read are small ones.
 MANY_FRAGMENTS = 100
 SMALL_BYTES = 1 << 20
 

@@ -137,7 +137,7 @@ class BatchReader(WindowReader):
             start += size
 
     def place(self, window: Window | WindowRows, at: int) -> BatchPlace:
-        """Return where a window's batch number ``at``, from 0, stands."""
+        """Return the place of a window's batch number ``at``, counted from 0."""
         start = sum(window.sizes[:at])
         return BatchPlace(
             self.stage,

@@ -118,8 +118,8 @@ class ReadSizes:
 def sampled_row_bytes(snapshot: Snapshot, columns: Any, schema: pa.Schema) -> RowBytes:
     """Return the mean bytes of a row and its largest value's, alike in every process.
 
-    Fixed-width columns are reckoned from the schema; with others, evenly spread
-    rows are read and their bytes counted; of blobs the sizes alone are read.
+    Fixed-width columns are computed from the schema; with others, evenly spread
+    rows are read and their bytes counted; of blobs only the sizes are read.
     """
     widths = [_width(field.type) for field in schema]
     if all(width is not None for width in widths):

@@ -235,7 +235,7 @@ class WindowReader:
 
 
 def _batches_of(rows: WindowRows, most: int) -> int:
-    """Return how many of the first batches have so many rows at most, but one."""
+    """Return how many of the first batches have at most that many rows; at least 1."""
     ends = np.cumsum(rows.sizes)
     return max(1, int(np.searchsorted(ends, most, side="right")))
 
