@@ -200,7 +200,7 @@ def test_a_spec_is_given_by_place(folder):
 @pytest.mark.parametrize("given", [RandomSampler, SequentialSampler(range(40))])
 def test_samplers_of_torch_are_handed_on(folder, given):
     data = instantiate(config(folder), sampler=given)
-    assert type(data.sampler).__name__ == "OfTorch"
+    assert type(data.sampler).__name__ == "TorchAdapter"
     ids = [n for batch in data.train_dataloader() for n in batch["id"].tolist()]
     assert sorted(ids) == list(range(40))
 

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lance_lightning.errors import ConfigError, StateError
-from lance_lightning.ordering.shares import TrainShare
+from lance_lightning.errors import ConfigError
 from lance_lightning.ordering.world import World
-from lance_lightning.samplers.builtin import (
-    BlockShuffle,
-    Sequential,
-    Shuffle,
-    from_state,
+from lance_lightning.samplers.base import (
+    Order,
+    PlanOrder,
+    TrainingSplit,
+    training_share,
 )
+from lance_lightning.samplers.builtin import BlockShuffle, Sequential, Shuffle
+from lance_lightning.tables.plan import range_plan
 
 pinned = settings(derandomize=True, deadline=None, max_examples=40)
 
@@ -25,18 +26,25 @@ SAMPLERS = [BlockShuffle(), BlockShuffle(2, 50), Shuffle(), Sequential()]
 samplers = st.sampled_from(SAMPLERS)
 
 
-def resolved(sampler, n, batch):
+def order_of(sampler, n, batch, *, seed=0, row_bytes=32 * 1024) -> Order:
     # Large rows, so that small tables are not just shuffled whole.
-    return sampler.resolve(n, batch, 32 * 1024)
+    split = TrainingSplit(
+        plan=range_plan("train", 0, n),
+        snapshot=None,
+        dataset=None,
+        world_size=1,
+        global_batch_size=batch,
+        seed=seed,
+        row_bytes=row_bytes,
+    )
+    return sampler.order_of(split)
 
 
 def batches_of_rank(sampler, n, batch, world, *, drop_last=False, seed=0, epoch=0):
     """The rows of each batch of one rank."""
-    shard = TrainShare(n, batch, world, drop_last, sampler.strided)
-    positions, counts = shard.positions(0, shard.num_batches)
-    rows = resolved(sampler, n, batch).indices(
-        positions, num_rows=n, seed=seed, epoch=epoch, global_batch_size=batch
-    )
+    order = order_of(sampler, n, batch, seed=seed)
+    share = training_share(order, batch, world, drop_last)
+    rows, counts = share.indices(order, epoch, 0, share.num_batches)
     assert rows.dtype == np.int64
     return np.split(rows, np.cumsum(counts)[:-1])
 
@@ -51,9 +59,7 @@ def global_batches(sampler, n, batch, world_size, **options):
 
 
 def whole_epoch(sampler, n, batch, seed=0, epoch=0):
-    return resolved(sampler, n, batch).indices(
-        np.arange(n), num_rows=n, seed=seed, epoch=epoch, global_batch_size=batch
-    )
+    return order_of(sampler, n, batch, seed=seed).indices(np.arange(n), epoch)
 
 
 # --- with the shares ---------------------------------------------------------
@@ -107,12 +113,10 @@ def test_every_world_size_trains_on_the_same_global_batches(
 @given(sampler=samplers, n=st.integers(20, 3000), data=st.data())
 def test_an_epoch_continued_from_any_batch_has_the_rows_of_the_whole(sampler, n, data):
     batch, world = 20, World(1, 4)
-    shard = TrainShare(n, batch, world, False, sampler.strided)
-    first = data.draw(st.integers(0, shard.num_batches))
-    positions, _ = shard.positions(first, shard.num_batches)
-    rows = resolved(sampler, n, batch).indices(
-        positions, num_rows=n, seed=1, epoch=2, global_batch_size=batch
-    )
+    order = order_of(sampler, n, batch, seed=1)
+    share = training_share(order, batch, world, False)
+    first = data.draw(st.integers(0, share.num_batches))
+    rows, _ = share.indices(order, 2, first, share.num_batches)
     whole = batches_of_rank(sampler, n, batch, world, seed=1, epoch=2)
     assert rows.tolist() == [row for rows in whole[first:] for row in rows]
 
@@ -135,9 +139,8 @@ def test_a_split_no_larger_than_the_buffer_is_shuffled_whole():
 
 def test_orders_are_final():
     positions = np.array([0, 1, 2, 4999, 9999])
-    arguments = {"num_rows": 10_000, "seed": 1, "epoch": 2, "global_batch_size": 32}
     orders = [
-        sampler.indices(positions, **arguments).tolist()
+        order_of(sampler, 10_000, 32, seed=1).indices(positions, 2).tolist()
         for sampler in (BlockShuffle(16, 16 * 32 * 4), Shuffle(), Sequential())
     ]
     assert orders == [
@@ -166,8 +169,7 @@ def test_each_rank_of_a_block_shuffle_reads_its_own_share_of_the_blocks(n):
 
 def test_sequential_hands_out_an_array_of_its_own():
     positions = np.arange(5)
-    arguments = {"num_rows": 5, "seed": 0, "epoch": 0, "global_batch_size": 5}
-    Sequential().indices(positions, **arguments)[:] = 0
+    order_of(Sequential(), 5, 5).indices(positions, 0)[:] = 0
     assert positions.tolist() == [0, 1, 2, 3, 4]
 
 
@@ -189,8 +191,9 @@ def test_sequential_hands_out_an_array_of_its_own():
     ],
 )
 def test_default_blocks_suit_rows_and_buffers(row_bytes, global_batch_size, block_size):
-    found = BlockShuffle().resolve(10**9, global_batch_size, row_bytes)
-    assert found == BlockShuffle(block_size, 8 * block_size * global_batch_size)
+    found = order_of(BlockShuffle(), 10**9, global_batch_size, row_bytes=row_bytes)
+    assert found.block_size == block_size
+    assert found.buffer_size == 8 * block_size * global_batch_size
 
 
 @pinned
@@ -203,7 +206,8 @@ def test_default_blocks_suit_rows_and_buffers(row_bytes, global_batch_size, bloc
 def test_given_sizes_are_kept_and_buffers_rounded_up(
     block_size, buffer_size, batch, row_bytes
 ):
-    found = BlockShuffle(block_size, buffer_size).resolve(100, batch, row_bytes)
+    sampler = BlockShuffle(block_size, buffer_size)
+    found = order_of(sampler, 100, batch, row_bytes=row_bytes)
     unit = found.block_size * batch
     if block_size is None:
         assert found.block_size in (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -214,7 +218,8 @@ def test_given_sizes_are_kept_and_buffers_rounded_up(
     else:
         assert buffer_size <= found.buffer_size < buffer_size + unit
     assert found.buffer_size % unit == 0
-    assert found.resolve(100, batch, row_bytes) == found
+    again = BlockShuffle(found.block_size, found.buffer_size)
+    assert order_of(again, 100, batch, row_bytes=row_bytes) == found
 
 
 @pytest.mark.parametrize("size", [0, -1, "abc", 1.5, True])
@@ -224,52 +229,58 @@ def test_sizes_that_are_not_positive_integers_are_refused(name, size):
         BlockShuffle(**{name: size})
 
 
-def test_a_sampler_resolved_for_no_rows_is_total():
+def test_the_order_of_no_rows_is_total():
     nothing = np.empty(0, np.int64)
     for sampler in SAMPLERS:
-        rows = sampler.resolve(0, 4, 100).indices(
-            nothing, num_rows=0, seed=0, epoch=0, global_batch_size=4
-        )
+        rows = order_of(sampler, 0, 4, row_bytes=100).indices(nothing, 0)
         assert len(rows) == 0
     with pytest.raises(ConfigError, match="global_batch_size"):
-        BlockShuffle().resolve(10, 0, 100)
+        order_of(BlockShuffle(), 10, 0)
 
 
-def test_a_buffer_that_does_not_fit_the_global_batch_is_refused():
-    arguments = {"num_rows": 100, "seed": 0, "epoch": 0}
-    for sampler in (BlockShuffle(), BlockShuffle(4), BlockShuffle(4, 80)):
-        with pytest.raises(ConfigError, match="no order for a global batch of 6"):
-            sampler.indices(np.arange(3), global_batch_size=6, **arguments)
-    again = from_state(BlockShuffle(4, 80).state()).resolve(100, 6, 1)
-    assert again == BlockShuffle(4, 96)
+def test_a_buffer_is_rounded_up_to_fit_the_global_batch():
+    assert order_of(BlockShuffle(4, 80), 100, 6).buffer_size == 96
 
 
 # --- state -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_samplers_return_from_their_state(sampler):
-    sampler = sampler.resolve(1000, 10, 100)
-    assert from_state(sampler.state()) == sampler
+def test_orders_are_small_and_pickle(sampler):
+    order = order_of(sampler, 1000, 10)
     assert pickle.loads(pickle.dumps(sampler)) == sampler
-    assert len(pickle.dumps(sampler)) < 300
+    assert pickle.loads(pickle.dumps(order)) == order
+    assert len(pickle.dumps(order)) < 300
 
 
 def test_the_state_holds_the_name_and_the_sizes():
-    state = BlockShuffle().resolve(10**6, 256, 520).state()
-    assert state == {
+    assert order_of(BlockShuffle(), 10**6, 256, row_bytes=520).state() == {
         "sampler": "BlockShuffle",
         "block_size": 64,
         "buffer_size": 131_072,
     }
-    assert Shuffle().state() == {"sampler": "Shuffle"}
+    assert order_of(Shuffle(), 10, 1).state() == {"sampler": "Shuffle"}
+    assert order_of(Sequential(), 10, 1).state() == {"sampler": "Sequential"}
 
 
-def test_a_state_that_no_sampler_has_is_refused():
-    with pytest.raises(StateError, match=r"'Other'.*BlockShuffle, Sequential, Shuffle"):
-        from_state({"sampler": "Other"})
-    with pytest.raises(StateError, match="None"):
-        from_state({})
-    for sizes in ({"window": 3}, {"block_size": 0}):
-        with pytest.raises(StateError, match="another version"):
-            from_state({"sampler": "BlockShuffle", **sizes})
+def test_evaluation_has_no_sampler_in_its_state():
+    assert PlanOrder(10).state() is None
+
+
+def test_what_an_order_does_not_say_has_a_default():
+    class Reversed(Order):
+        rows_per_epoch = 10
+
+        def indices(self, positions, epoch):
+            return 9 - positions
+
+    order = Reversed()
+    share = training_share(order, 4, World(1, 2), False)
+    rows, sizes = share.indices(order, 0, 0, share.num_batches)
+    assert (rows.tolist(), sizes.tolist()) == ([8, 6, 4, 2, 0], [2, 2, 1])
+    assert order.state() == {"sampler": "Reversed"}
+    assert order.fingerprint() == ""
+    assert order.left_out(10, 2) is None
+    order.prepare(0)
+    with pytest.raises(NotImplementedError, match="Reversed makes no batches"):
+        order.batches(np.arange(1), 0)

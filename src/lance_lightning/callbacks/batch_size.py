@@ -9,7 +9,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lance_lightning.formats import batch_size_of
 from lance_lightning.loading import LanceDataLoader
-from lance_lightning.ordering import WholeBatchShare
 
 
 class LogBatchSize(Callback):
@@ -106,7 +105,8 @@ def _rows(loader: LanceDataLoader, batch: Any, batch_idx: int) -> int:
         told = batch_size_of(batch)
     if told is not None:
         return told
-    if isinstance(reader.stream.shard, WholeBatchShare) and not reader.transforms:
+    makes_batches = reader.stream.order.batches_per_epoch is not None
+    if makes_batches and not reader.transforms:
         return reader.format.num_rows(batch)  # the shard knows the mean alone
     # The shorter of two training loaders begins again within the epoch.
     return reader.stream.shard.rows_of_batch(batch_idx % len(loader))

@@ -14,10 +14,10 @@ class _BatchIndices(Sequence[list[int]]):
     """The indices of every batch, worked out when they are asked for."""
 
     def __init__(self, loader: LanceDataLoader) -> None:
-        self._shard = loader.reader.stream.shard
+        self._stream = loader.reader.stream
 
     def __len__(self) -> int:
-        return self._shard.num_batches
+        return self._stream.shard.num_batches
 
     @overload
     def __getitem__(self, batch: int) -> list[int]: ...
@@ -28,7 +28,8 @@ class _BatchIndices(Sequence[list[int]]):
     def __getitem__(self, batch: int | slice) -> Any:
         if isinstance(batch, slice):
             return [self[number] for number in range(*batch.indices(len(self)))]
-        return self._shard.positions(batch, batch + 1)[0].tolist()
+        stream = self._stream
+        return stream.shard.indices(stream.order, 0, batch, batch + 1)[0].tolist()
 
 
 class PredictedRows(_IndexBatchSamplerWrapper):

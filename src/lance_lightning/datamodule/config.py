@@ -27,7 +27,7 @@ from lance_lightning.errors import ConfigError
 from lance_lightning.formats import Format
 from lance_lightning.loading import Transforms, check_dataloader_kwargs
 from lance_lightning.ordering import World
-from lance_lightning.samplers import Sampler, SplitSampler, as_spec
+from lance_lightning.samplers import Sampler, as_spec
 from lance_lightning.sources import SeparateSources, Source, as_source
 from lance_lightning.splits import AllRows, Splits
 from lance_lightning.types import STAGES
@@ -64,7 +64,7 @@ class ModuleConfig:
     sources: dict[str, Source]
     is_separate: bool
     splits: Splits
-    sampler: Sampler | SplitSampler
+    sampler: Sampler
     columns: list[str] | dict[str, str] | None
     columns_of_source: dict[str, Any]
     output_format: str

@@ -34,11 +34,9 @@ from lance_lightning.loading import (
 from lance_lightning.ordering import EvalShare, World
 from lance_lightning.reading import CachedRows, cache_rows
 from lance_lightning.samplers import (
-    DrawnEpochs,
-    Sampler,
-    SplitSampler,
+    PlanOrder,
     TrainingSplit,
-    training_shard,
+    training_share,
 )
 from lance_lightning.tables import Plan, Snapshot
 from lance_lightning.types import STAGES
@@ -154,7 +152,7 @@ class LoaderFactory:
         """Return a split as a torch ``Dataset``, without the user's functions."""
         plan = self.tables.plan(split)
         shard = EvalShare(plan.num_rows, 1, World())
-        stream = Stream(plan, shard, None, self.config.seed)
+        stream = Stream(plan, shard, PlanOrder(plan.num_rows), self.config.seed)
         return LanceMapDataset(
             self._reader("dataset", split, Transforms(), lambda _: stream)
         )
@@ -208,37 +206,27 @@ class LoaderFactory:
                     "others, since every row is read exactly once; a strategy that "
                     "synchronises in every step can hang, eval_batch_size=2 cannot"
                 )
-            return Stream(plan, shard, None, self.config.seed)
-        sampler, batch = (
-            self._made_sampler(split, world),
-            self.config.rows_per_step(world),
-        )
-        train = training_shard(
-            sampler, plan.num_rows, batch, world, self.config.drop_last
-        )
+            return Stream(plan, shard, PlanOrder(plan.num_rows), self.config.seed)
+        batch = self.config.rows_per_step(world)
+        sampler = self.config.sampler
         saved = None if at is None else self.fit.saved(at)
         if saved is not None:
             sampler = adopted(sampler, saved, batch)
-        sampler = sampler.resolve(plan.num_rows, batch, row_bytes)
-        return Stream(plan, train, sampler, self.config.seed)
-
-    def _made_sampler(self, split: str, world: World) -> Sampler:
-        """Return the sampler, made for a split where it asks for one."""
-        if not isinstance(self.config.sampler, SplitSampler):
-            return self.config.sampler
-        made: Sampler = self.config.sampler.for_split(
+        order = sampler.order_of(
             TrainingSplit(
-                plan=self.tables.plan(split),
+                plan=plan,
                 snapshot=self.tables.snapshot(split),
                 dataset=partial(self.dataset, split),
                 world_size=world.size,
-                global_batch_size=self.config.rows_per_step(world),
+                global_batch_size=batch,
                 seed=self.config.seed,
+                row_bytes=row_bytes,
             )
         )
-        if self.config.num_workers and isinstance(made, DrawnEpochs):
-            made.check_importable()
-        return made
+        if self.config.num_workers:
+            order.check_importable()
+        share = training_share(order, batch, world, self.config.drop_last)
+        return Stream(plan, share, order, self.config.seed)
 
 
 def compare_drawn(ranks: Ranks, loaders: Sequence[LanceDataLoader]) -> None:
@@ -247,8 +235,7 @@ def compare_drawn(ranks: Ranks, loaders: Sequence[LanceDataLoader]) -> None:
     Raises:
         LanceLightningError: A rank has other rows.
     """
-    samplers = [loader.reader.stream.sampler for loader in loaders]
-    here = [str(getattr(sampler, "digest", "")) for sampler in samplers]
+    here = [loader.reader.stream.order.fingerprint() for loader in loaders]
     there = ranks.broadcast(lambda: here)
     if not ranks.agree(here == there):
         raise LanceLightningError(

@@ -46,7 +46,6 @@ from lance_lightning.ordering import World
 from lance_lightning.samplers import (
     BlockShuffle,
     Sampler,
-    SplitSampler,
 )
 from lance_lightning.splits import AllRows, Splits
 
@@ -140,7 +139,7 @@ class LanceDataModule(SplitAccess):
     eval_batch_size: int | None
     num_workers: int
     output_format: str
-    sampler: Sampler | SplitSampler
+    sampler: Sampler
     seed: int
     splits: Splits
     with_row_id: bool

@@ -43,7 +43,7 @@ SPECS: dict[str, type[Any]] = {
 }
 
 SPLITS = (splits.Splits,)
-SAMPLERS = (samplers.Sampler, samplers.SplitSampler)
+SAMPLERS = (samplers.Sampler,)
 
 # Short names, those of the Hydra groups' options.
 NAMES: dict[str, dict[str, type[Any]]] = {

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lance_lightning.loading import BatchReader, LanceDataLoader
-from lance_lightning.ordering import TrainShare, WholeBatchShare
-from lance_lightning.samplers import FragmentOrder
+from lance_lightning.ordering import Share
 from lance_lightning.tables import strip_secrets
 
 # This many fragments of fewer bytes in the columns that are read are small ones.
@@ -37,7 +36,6 @@ def log_training(loaders: Sequence[LanceDataLoader]) -> None:
         )
     for loader in loaders:
         shard = loader.reader.stream.shard
-        assert isinstance(shard, TrainShare)
         _log_last_batch(shard)
         _log_left_out(loader)
         if loader.reader.cached is None:
@@ -47,22 +45,17 @@ def log_training(loaders: Sequence[LanceDataLoader]) -> None:
 def _log_left_out(loader: LanceDataLoader) -> None:
     stream = loader.reader.stream
     shard = stream.shard
-    if isinstance(shard, WholeBatchShare) and shard.left_out_batches:
+    if shard.left_out_batches:
         rank_zero_info(
-            f"Lance data: {shard.left_out_batches} of the sampler's {shard.batches} "
+            f"Lance data: {shard.left_out_batches} of the sampler's "
+            f"{stream.order.batches_per_epoch} "
             f"batches are left out of each epoch: {shard.world.size} ranks take one "
             "each in every step"
         )
-    elif isinstance(stream.sampler, FragmentOrder):
-        rows = stream.plan.num_rows
-        left_out = rows - shard.num_rows_of_rank * shard.world.size
-        if left_out:
-            rank_zero_info(
-                f"Lance data: ShardedFragments leaves {left_out} of {rows} rows out of "
-                f"each epoch, so that {shard.world.size} ranks make equal steps of "
-                "whole fragments; fragments of equal size leave out least, and "
-                "ShardedBatches() none"
-            )
+    ranks = shard.world.size
+    note = stream.order.left_out(shard.num_rows_of_rank * ranks, ranks)
+    if note is not None:
+        rank_zero_info(f"Lance data: {note}")
 
 
 def _warn_small_fragments(reader: BatchReader) -> None:
@@ -79,14 +72,14 @@ def _warn_small_fragments(reader: BatchReader) -> None:
     )
 
 
-def _log_last_batch(shard: TrainShare) -> None:
+def _log_last_batch(shard: Share) -> None:
     if shard.repeated_rows:
         rank_zero_info(
             f"Lance data: the last global batch has fewer rows than the "
             f"{shard.world.size} ranks, so {shard.repeated_rows} rows repeat in it; "
             "drop_last=True leaves it out"
         )
-    elif shard.last_batch_rows == 1 and shard.global_batch_size > shard.world.size:
+    elif shard.last_batch_rows == 1 and shard.batch_size > 1:
         rank_zero_info(
             "Lance data: the last batch has one row a rank, on which batch norm fails "
             "in training; drop_last=True leaves it out"

@@ -20,9 +20,7 @@ from lance_lightning.loading.display import html_of, text_of
 from lance_lightning.loading.loader import check_order, state_of
 from lance_lightning.loading.state import STATE_VERSION, IterableState
 from lance_lightning.loading.stream import Window
-from lance_lightning.ordering import TrainShare
 from lance_lightning.reading import Ahead, BufferPool, Threads, read_ahead
-from lance_lightning.samplers import DrawnEpochs
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +117,7 @@ class LanceIterableDataset(IterableDataset[Any]):
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         stream = self._reader.stream
-        if info is not None and isinstance(stream.sampler, DrawnEpochs):
+        if info is not None and stream.order.draws:
             raise ConfigError(
                 "the sampler draws an epoch whole, in one process, so workers of a "
                 "DataLoader of your own cannot share it: use num_workers=0 there, or "
@@ -146,7 +144,7 @@ class LanceIterableDataset(IterableDataset[Any]):
 
     def _note_epoch(self, epoch: int, worker: int) -> None:
         """Warn where training reads an epoch for the second time."""
-        if worker or not isinstance(self._reader.stream.shard, TrainShare):
+        if worker or not self._reader.stream.shard.is_training:
             return
         if int(self._epochs[1]) == epoch:
             warnings.warn(

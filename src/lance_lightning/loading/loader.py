@@ -22,7 +22,6 @@ from lance_lightning.loading.stream import Stream, Window
 from lance_lightning.loading.torch_options import check_dataloader_kwargs
 from lance_lightning.loading.window_grid import Requests
 from lance_lightning.loading.workers import Workers
-from lance_lightning.ordering import TrainShare, WholeBatchShare
 from lance_lightning.reading import Ahead, BufferPool, Threads, read_ahead
 
 # The window before goes when its last batch does, and Lightning looks a batch ahead:
@@ -46,9 +45,6 @@ def state_of(
         steps: Steps of the trainer's epoch, where a trainer has one.
     """
     shard = stream.shard
-    batches = isinstance(shard, WholeBatchShare)  # of the sampler's own sizes
-    sized = shard if isinstance(shard, TrainShare) and not batches else None
-    by_rank = batches or getattr(stream.sampler, "by_rank", False)
     return LoaderState(
         epoch=epoch,
         batch=batch,
@@ -57,10 +53,10 @@ def state_of(
         plan=stream.plan.digest,
         num_rows=stream.plan.num_rows,
         seed=stream.seed,
-        sampler=None if stream.sampler is None else stream.sampler.state(),
-        global_batch_size=None if sized is None else sized.global_batch_size,
-        drop_last=None if sized is None else sized.drop_last,
-        world_size=shard.world.size if by_rank else None,
+        sampler=stream.order.state(),
+        global_batch_size=shard.global_batch_size,
+        drop_last=shard.drop_last,
+        world_size=shard.world.size if stream.order.depends_on_ranks else None,
     )
 
 
@@ -122,10 +118,7 @@ class LanceDataLoader:
     @property
     def batch_size(self) -> int:
         """Rows per rank per step."""
-        shard = self._reader.stream.shard
-        if isinstance(shard, TrainShare):
-            return shard.global_batch_size // shard.world.size
-        return shard.batch_size
+        return self._reader.stream.shard.batch_size
 
     @property
     def clock(self) -> EpochClock | None:

@@ -12,7 +12,6 @@ from lance_lightning.formats import Format
 from lance_lightning.loading.stream import Stream
 from lance_lightning.loading.transforms import Transforms
 from lance_lightning.loading.window_grid import WindowGrid
-from lance_lightning.ordering import TrainShare
 from lance_lightning.reading import (
     COLUMN_BYTES,
     IN_FLIGHT,
@@ -25,7 +24,6 @@ from lance_lightning.reading import (
     RowSizes,
     largest_value,
 )
-from lance_lightning.samplers import BlockShuffle
 from lance_lightning.tables import BlobDataset, Snapshot, read_table, with_blobs
 
 WINDOW_BYTES = 80 << 20  # BlockShuffle's default buffer is 64 MB of rows, and a little
@@ -210,7 +208,7 @@ def window_grid(
             user's functions may have made them much larger than the rows.
         piece_rows: Rows of a piece; None is what `PIECE_BYTES` hold.
     """
-    shard, sampler = stream.shard, stream.sampler
+    shard, period = stream.shard, stream.order.read_period
     rows = stream.batch_rows
     fit = max(1, WINDOW_BYTES // (row_bytes * rows))
     if most_batches is not None:
@@ -218,16 +216,14 @@ def window_grid(
     if stream.is_in_order:
         # A window that is one piece is handed on as it was read.
         return WindowGrid(max(1, (piece_rows or PIECE_BYTES // row_bytes) // rows))
-    buffer = sampler.buffer_size if isinstance(sampler, BlockShuffle) else None
-    if buffer is None or not isinstance(shard, TrainShare):
+    if period is None:
         return WindowGrid(fit)
     # A window that straddles two of BlockShuffle's buffers, or cuts one, reads
     # blocks of which it needs a part.
-    period = max(1, buffer // shard.global_batch_size)
     if fit < period:
         return WindowGrid(max(s for s in range(1, fit + 1) if period % s == 0))
     # The last buffer takes in what does not fill one of its own.
-    tail = max(0, (shard.num_rows // buffer - 1) * period)
+    tail = max(0, (shard.num_full_batches // period - 1) * period)
     return WindowGrid(fit - fit % period, tail)
 
 

@@ -5,7 +5,7 @@ strings, numbers), so that a checkpoint needs no class of this package to be loa
 order of the keys is part of the format.
 
 Two parts are written by those they describe, and are only compared here: a sampler's
-own state (`Sampler.state`) and the key of the splits (`Splits.key`).
+own state (`Order.state`) and the key of the splits (`Splits.key`).
 """
 
 from __future__ import annotations

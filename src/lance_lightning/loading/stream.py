@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lance_lightning.ordering import EvalShare, TrainShare, WholeBatchShare
+from lance_lightning.ordering import Share
 from lance_lightning.reading import sort_offsets
-from lance_lightning.samplers import DrawnEpochs, Sampler
+from lance_lightning.samplers import Order
 from lance_lightning.tables import Plan
 from lance_lightning.types import Array
 
@@ -20,13 +20,13 @@ class Stream:
     Args:
         plan: The rows of the split.
         shard: Which of an epoch's positions are this replica's.
-        sampler: The order of an epoch; None is the plan's own order.
+        order: The order of an epoch.
         seed: Seed of the order and of the user's functions.
     """
 
     plan: Plan
-    shard: TrainShare | EvalShare
-    sampler: Sampler | None
+    shard: Share
+    order: Order
     seed: int
 
     def row_offsets(self, epoch: int, first: int, last: int) -> tuple[Array, Array]:
@@ -37,35 +37,18 @@ class Stream:
             int64 of shape (rows,), and the rows of each batch, int64 of shape
             (last - first,).
         """
-        if isinstance(self.shard, WholeBatchShare):
-            sampler: Any = self.sampler
-            batches = self.shard.batches_of_rank(first, last)
-            positions, sizes = sampler.rows_of_batches(
-                batches, seed=self.seed, epoch=epoch
-            )
-            return self.plan.offsets(positions), sizes
-        positions, sizes = self.shard.positions(first, last)
-        if self.sampler is not None and isinstance(self.shard, TrainShare):
-            positions = self.sampler.indices(
-                positions,
-                num_rows=self.plan.num_rows,
-                seed=self.seed,
-                epoch=epoch,
-                global_batch_size=self.shard.global_batch_size,
-            )
-        return self.plan.offsets(positions), sizes
+        indices, sizes = self.shard.indices(self.order, epoch, first, last)
+        return self.plan.offsets(indices), sizes
 
     @property
     def is_in_order(self) -> bool:
         """Whether this replica's rows come about as they are in the table.
 
         Another question than how ranks share a batch: a rank's part of each batch
-        can be in one piece, and the batches anywhere. A sampler that does not say
-        is taken for one that shuffles, and a permutation has an order of its own.
+        can be in one piece, and the batches anywhere. A permutation has an order of
+        its own.
         """
-        order = self.sampler
-        follows = order is None or getattr(order, "reads_in_table_order", False)
-        return self.plan.sorted and bool(follows)
+        return self.plan.sorted and self.order.reads_in_table_order
 
     @property
     def batch_rows(self) -> int:
@@ -74,12 +57,11 @@ class Stream:
         return max(1, -(-shard.num_rows_of_rank // max(1, shard.num_batches)))
 
     def begin(self, epoch: int) -> None:
-        """Settle an epoch's order where that is not a function of numbers.
+        """Draw an epoch's order where that is not a function of numbers.
 
         On the main thread: a sampler of others may draw from global generators.
         """
-        if isinstance(self.sampler, DrawnEpochs):
-            self.sampler.begin(self.seed, epoch)
+        self.order.prepare(epoch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from lance_lightning.loading.batch_reader import BatchReader
 from lance_lightning.loading.stream import WindowRows
 from lance_lightning.loading.window_grid import Request
 from lance_lightning.reading import Seen
-from lance_lightning.samplers import DrawnEpochs
 
 
 class WindowRequests:
@@ -38,7 +37,7 @@ class WindowRequests:
         self._limit = min(reader.sizes.window_bytes, most_bytes)
         # What a sampler of others draws is drawn here alone: in another process it
         # could draw something else.
-        self._draws = isinstance(reader.stream.sampler, DrawnEpochs)
+        self._draws = reader.stream.order.draws
         self._batch_rows = reader.stream.batch_rows
         self._most_sent = most_sent
         self._most_batches = max(1, most_sent // max(1, batch_bytes))

@@ -7,6 +7,7 @@ moment, and asking for batches costs what they hold.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -14,6 +15,78 @@ from lance_lightning.checks import check_int
 from lance_lightning.errors import ConfigError
 from lance_lightning.ordering.world import World
 from lance_lightning.types import Ints
+
+
+class Rows(Protocol):
+    """What a share asks of an order; `lance_lightning.samplers.Order` is one."""
+
+    def indices(self, positions: Ints, epoch: int) -> Ints:
+        """Return the indices into the split at positions of an epoch."""
+
+    def batches(self, numbers: Ints, epoch: int) -> tuple[Ints, Ints]:
+        """Return the indices of whole batches, and the rows of each batch."""
+
+
+class Share(Protocol):
+    """Which part of an epoch is one rank's."""
+
+    is_training: ClassVar[bool]
+
+    @property
+    def world(self) -> World:
+        """This rank and the number of ranks."""
+
+    @property
+    def global_batch_size(self) -> int | None:
+        """Rows in a batch over all ranks; None where it decides nothing."""
+
+    @property
+    def drop_last(self) -> bool | None:
+        """Whether a last global batch that is not full is left out; None likewise."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows in a batch of this rank, about where the order makes the batches."""
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of this rank in an epoch."""
+
+    @property
+    def num_full_batches(self) -> int:
+        """Those of them that are full."""
+
+    @property
+    def num_rows_of_rank(self) -> int:
+        """Rows that this rank delivers in an epoch."""
+
+    @property
+    def repeated_rows(self) -> int:
+        """Rows that come twice in an epoch, over all ranks."""
+
+    @property
+    def last_batch_rows(self) -> int:
+        """Rows in this rank's last batch of an epoch."""
+
+    @property
+    def left_out_batches(self) -> int:
+        """Batches that the order makes and no rank gets."""
+
+    def rows_of_batch(self, number: int) -> int:
+        """Return the rows of one of this rank's batches."""
+
+    def indices(
+        self, order: Rows, epoch: int, first: int, last: int
+    ) -> tuple[Ints, Ints]:
+        """Return the rows of this rank's batches ``[first, last)``.
+
+        Returns:
+            Indices into the split, one batch after the other, and the rows of each
+            batch, shape ``(last - first,)``.
+
+        Raises:
+            ConfigError: The epoch has no such batches.
+        """
 
 
 def _check_rows(num_rows: int, world: World) -> None:
@@ -63,6 +136,8 @@ class TrainShare:
             evenly.
     """
 
+    is_training: ClassVar[bool] = True
+
     num_rows: int
     global_batch_size: int
     world: World
@@ -86,14 +161,24 @@ class TrainShare:
             )
 
     @property
+    def batch_size(self) -> int:
+        """Rows in a full batch of this rank."""
+        return self.global_batch_size // self.world.size
+
+    @property
+    def num_full_batches(self) -> int:
+        """Full batches in an epoch."""
+        return self.num_rows // self.global_batch_size
+
+    @property
     def num_batches(self) -> int:
         """Batches in an epoch, the same for every rank."""
-        return self._full_batches + bool(self._rows_at_end)
+        return self.num_full_batches + bool(self._rows_at_end)
 
     @property
     def num_rows_of_rank(self) -> int:
         """Rows that this rank delivers in an epoch, with what it repeats."""
-        return self._full_batches * self._batch_size + len(self._end_positions())
+        return self.num_full_batches * self.batch_size + len(self._end_positions())
 
     @property
     def repeated_rows(self) -> int:
@@ -105,7 +190,19 @@ class TrainShare:
     @property
     def last_batch_rows(self) -> int:
         """Rows in this rank's last batch of an epoch."""
-        return len(self._end_positions()) or self._batch_size
+        return len(self._end_positions()) or self.batch_size
+
+    @property
+    def left_out_batches(self) -> int:
+        """Batches that the order makes and no rank gets: it makes none."""
+        return 0
+
+    def indices(
+        self, order: Rows, epoch: int, first: int, last: int
+    ) -> tuple[Ints, Ints]:
+        """Return the rows of batches; see `Share.indices`."""
+        positions, sizes = self.positions(first, last)
+        return order.indices(positions, epoch), sizes
 
     def positions(self, first: int, last: int) -> tuple[Ints, Ints]:
         """Return the positions of this rank's batches ``[first, last)``.
@@ -118,9 +215,9 @@ class TrainShare:
             ConfigError: The epoch has no such batches.
         """
         _check_batches(first, last, self.num_batches)
-        full = min(last, self._full_batches)
+        full = min(last, self.num_full_batches)
         parts = [self._full_positions(min(first, full), full)]
-        counts = np.full(last - first, self._batch_size, np.int64)
+        counts = np.full(last - first, self.batch_size, np.int64)
         if full < last and first < last:
             parts.append(self._end_positions())
             counts[-1] = len(parts[-1])
@@ -128,15 +225,9 @@ class TrainShare:
 
     def rows_of_batch(self, number: int) -> int:
         """Return the rows of one of this rank's batches."""
-        return self._batch_size if number < self._full_batches else self.last_batch_rows
-
-    @property
-    def _batch_size(self) -> int:
-        return self.global_batch_size // self.world.size
-
-    @property
-    def _full_batches(self) -> int:
-        return self.num_rows // self.global_batch_size
+        return (
+            self.batch_size if number < self.num_full_batches else self.last_batch_rows
+        )
 
     @property
     def _rows_at_end(self) -> int:
@@ -148,7 +239,7 @@ class TrainShare:
         if self.strided:
             return np.arange(first * batch + rank, last * batch, size, dtype=np.int64)
         begins = np.arange(first, last, dtype=np.int64) * batch
-        own = np.arange(self._batch_size, dtype=np.int64) + rank * self._batch_size
+        own = np.arange(self.batch_size, dtype=np.int64) + rank * self.batch_size
         return (begins[:, None] + own).reshape(-1)
 
     def _end_positions(self) -> Ints:
@@ -166,20 +257,29 @@ class TrainShare:
 
 
 @dataclass(frozen=True, slots=True)
-class WholeBatchShare(TrainShare):
-    """The share of one rank where the sampler makes the batches: whole ones.
+class WholeBatchShare:
+    """The share of one rank where the order makes the batches: whole ones.
 
-    Step t is the batches ``[t W, (t + 1) W)``, one a rank, W the world size. Those
+    Step t is the batches ``[t W, (t + 1) W)``, one per rank, W the world size. Those
     that do not make a step are left out. Sizes in rows are means.
 
     Args:
+        num_rows: Rows of all batches.
         batches: Batches of an epoch, over all ranks.
+        world: This rank and the number of ranks.
 
     Raises:
         ConfigError: There are fewer batches than ranks.
     """
 
+    is_training: ClassVar[bool] = True
+    global_batch_size: ClassVar[None] = None
+    drop_last: ClassVar[None] = None
+    repeated_rows: ClassVar[int] = 0
+
+    num_rows: int
     batches: int
+    world: World
 
     def __post_init__(self) -> None:
         if self.batches < self.world.size:
@@ -190,36 +290,50 @@ class WholeBatchShare(TrainShare):
             )
 
     @property
+    def batch_size(self) -> int:
+        """Rows in the mean batch."""
+        return -(-self.num_rows // self.batches)
+
+    @property
     def num_batches(self) -> int:
         """Batches in an epoch, the same for every rank."""
         return self.batches // self.world.size
 
     @property
+    def num_full_batches(self) -> int:
+        """All of them: each is as the order makes it."""
+        return self.num_batches
+
+    @property
     def num_rows_of_rank(self) -> int:
         """Rows that this rank delivers in an epoch, by the mean batch."""
-        return self.num_batches * (self.global_batch_size // self.world.size)
+        return self.num_batches * self.batch_size
+
+    @property
+    def last_batch_rows(self) -> int:
+        """Rows in this rank's last batch, by the mean batch."""
+        return self.batch_size
 
     @property
     def left_out_batches(self) -> int:
         """Batches of an epoch that no rank gets."""
         return self.batches % self.world.size
 
-    @property
-    def repeated_rows(self) -> int:
-        """Rows that come twice in an epoch: none."""
-        return 0
+    def rows_of_batch(self, number: int) -> int:
+        """Return the rows of a batch, by the mean batch."""
+        return self.batch_size
 
-    @property
-    def last_batch_rows(self) -> int:
-        """Rows in this rank's last batch, by the mean batch."""
-        return self.global_batch_size // self.world.size
+    def indices(
+        self, order: Rows, epoch: int, first: int, last: int
+    ) -> tuple[Ints, Ints]:
+        """Return the rows of batches; see `Share.indices`."""
+        return order.batches(self.batches_of_rank(first, last), epoch)
 
     def batches_of_rank(self, first: int, last: int) -> Ints:
-        """Return which of the sampler's batches are this rank's in these steps."""
+        """Return which of the order's batches are this rank's in these steps."""
         _check_batches(first, last, self.num_batches)
-        return np.arange(first, last, dtype=np.int64) * self.world.size + (
-            self.world.rank
-        )
+        steps = np.arange(first, last, dtype=np.int64)
+        return steps * self.world.size + self.world.rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +352,12 @@ class EvalShare:
     Raises:
         ConfigError: There are no rows, or fewer than ranks.
     """
+
+    is_training: ClassVar[bool] = False
+    global_batch_size: ClassVar[None] = None
+    drop_last: ClassVar[None] = None
+    repeated_rows: ClassVar[int] = 0
+    left_out_batches: ClassVar[int] = 0
 
     num_rows: int
     batch_size: int
@@ -265,6 +385,23 @@ class EvalShare:
         Only with batches of one row, where equal steps would need a repeated row.
         """
         return self.num_rows // self.world.size < self._steps
+
+    @property
+    def num_full_batches(self) -> int:
+        """Full batches of this rank."""
+        return self.num_rows_of_rank // self.batch_size
+
+    @property
+    def last_batch_rows(self) -> int:
+        """Rows in this rank's last batch."""
+        return self.rows_of_batch(self.num_batches - 1)
+
+    def indices(
+        self, order: Rows, epoch: int, first: int, last: int
+    ) -> tuple[Ints, Ints]:
+        """Return the rows of batches; see `Share.indices`."""
+        positions, sizes = self.positions(first, last)
+        return order.indices(positions, epoch), sizes
 
     def positions(self, first: int, last: int) -> tuple[Ints, Ints]:
         """Return the positions of this rank's batches ``[first, last)``.

@@ -2,30 +2,25 @@
 
 from lance_lightning.samplers.adapters import as_spec
 from lance_lightning.samplers.base import (
+    Order,
+    PlanOrder,
     Sampler,
-    SplitSampler,
     TrainingSplit,
-    training_shard,
+    training_share,
 )
 from lance_lightning.samplers.builtin import BlockShuffle, Sequential, Shuffle
-from lance_lightning.samplers.drawn_epochs import DrawnEpochs
-from lance_lightning.samplers.sharded import (
-    FragmentOrder,
-    ShardedBatches,
-    ShardedFragments,
-)
+from lance_lightning.samplers.sharded import ShardedBatches, ShardedFragments
 
 __all__ = [
     "BlockShuffle",
-    "DrawnEpochs",
-    "FragmentOrder",
+    "Order",
+    "PlanOrder",
     "Sampler",
     "Sequential",
     "ShardedBatches",
     "ShardedFragments",
     "Shuffle",
-    "SplitSampler",
     "TrainingSplit",
     "as_spec",
-    "training_shard",
+    "training_share",
 ]

@@ -2,7 +2,7 @@
 
 Such a sampler yields an epoch's rows one after the other, so an epoch is drawn whole
 before its first batch. Each draw is from a fresh copy of the sampler with seeded
-generators: a function of the sampler, the seed and the epoch alone, the same on every
+generators: a function of only the sampler, the seed and the epoch, the same on every
 rank, in every worker and after a resume. The ranks share what was drawn.
 """
 
@@ -26,7 +26,7 @@ from lance_lightning.errors import ConfigError
 from lance_lightning.frozen import spec
 from lance_lightning.ordering import key
 from lance_lightning.randomness import seeded_generators
-from lance_lightning.samplers.base import Sampler, SplitSampler, TrainingSplit
+from lance_lightning.samplers.base import Order, Sampler, TrainingSplit
 from lance_lightning.samplers.builtin import Sequential
 from lance_lightning.samplers.drawn_epochs import DrawnEpoch, DrawnEpochs
 from lance_lightning.tables import Plan, Snapshot, read_table
@@ -56,18 +56,18 @@ def as_spec(value: Any) -> Any:
             "read once; give what it iterates over"
         )
     if isinstance(value, LanceSampler):
-        return OfLance(value)
+        return LanceAdapter(value)
     if isinstance(value, TorchSampler):
-        return OfTorch(value)
-    if isinstance(value, Sampler | SplitSampler | str | Mapping):
+        return TorchAdapter(value)
+    if isinstance(value, Sampler | str | Mapping):
         return value
     if isinstance(value, Iterable) or callable(value):
-        return OfTorch(value)
+        return TorchAdapter(value)
     return value
 
 
 @spec("sampler")
-class OfTorch:
+class TorchAdapter:
     """A sampler of torch's, or a function that makes one of the split.
 
     Args:
@@ -76,12 +76,7 @@ class OfTorch:
 
     given: Any
 
-    @property
-    def strided(self) -> bool:
-        """Rank r takes the positions r modulo the world size, as torch does it."""
-        return True
-
-    def for_split(self, split: TrainingSplit) -> Sampler:
+    def order_of(self, split: TrainingSplit) -> Order:
         """Return the order that the sampler draws.
 
         Raises:
@@ -90,9 +85,9 @@ class OfTorch:
         """
         sampler = self._made(split)
         if type(sampler) is SequentialSampler and len(sampler) == split.plan.num_rows:
-            return Sequential()
+            return Sequential().order_of(split)
         draw = functools.partial(_draw_torch, _unsharded(sampler), split.plan.num_rows)
-        return DrawnEpochs(_name(sampler), draw, split, strided=True)
+        return DrawnEpochs(_name(sampler), draw, split, share="strided")
 
     def _made(self, split: TrainingSplit) -> Any:
         given = self.given
@@ -111,13 +106,9 @@ class OfTorch:
             )
         return sampler
 
-    def state(self) -> dict[str, Any]:
-        """Return the sampler's name."""
-        return {"sampler": _name(self.given)}
-
 
 @spec("sampler")
-class OfLance:
+class LanceAdapter:
     """A user's own ``lance.sampler.Sampler``.
 
     Args:
@@ -142,12 +133,7 @@ class OfLance:
                     "world size from the trainer"
                 )
 
-    @property
-    def strided(self) -> bool:
-        """Each rank takes a part of each global batch: rows may be neighbours."""
-        return False
-
-    def for_split(self, split: TrainingSplit) -> Sampler:
+    def order_of(self, split: TrainingSplit) -> Order:
         """Return the order in which the sampler yields the split's rows.
 
         Raises:
@@ -163,11 +149,7 @@ class OfLance:
         draw = functools.partial(
             _draw_lance, self.given, split.snapshot, split.plan, split.global_batch_size
         )
-        return DrawnEpochs(_name(self.given), draw, split, strided=False)
-
-    def state(self) -> dict[str, Any]:
-        """Return the sampler's name."""
-        return {"sampler": _name(self.given)}
+        return DrawnEpochs(_name(self.given), draw, split, share="contiguous")
 
 
 def _name(sampler: Any) -> str:

@@ -1,30 +1,24 @@
-"""The samplers a user names: the order of an epoch, and how ranks share a batch.
+"""The samplers that know nothing of ranks or workers, and their orders.
 
-For training only; evaluation is in the order of the plan. The samplers of this file
-are elastic: the order knows nothing of ranks or workers.
+For training only; evaluation is in the order of the plan.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-import numpy as np
+from dataclasses import dataclass
+from typing import Any
 
 from lance_lightning.checks import check_int
-from lance_lightning.errors import ConfigError, StateError
-from lance_lightning.frozen import replace, spec, values_of
+from lance_lightning.errors import ConfigError
+from lance_lightning.frozen import spec
 from lance_lightning.ordering import block_shuffle, shuffle
-from lance_lightning.samplers.base import Sampler
+from lance_lightning.samplers.base import Order, PlanOrder, Sampler, TrainingSplit
 from lance_lightning.types import TOO_LARGE, Ints
 
 _BLOCK_BYTES = 64 * 1024  # neighbours up to here cost about as much as one row
 _BUFFER_BYTES = 256 * 1024**2
 _MAX_BLOCK = 256
 _STREAMS = 8  # fewer leave neighbouring batches alike on a sorted table
-
-
-def _state(sampler: BlockShuffle | Shuffle | Sequential) -> dict[str, Any]:
-    return {"sampler": type(sampler).__name__, **values_of(sampler)}
 
 
 @spec("sampler")
@@ -47,9 +41,6 @@ class BlockShuffle(Sampler):
         ConfigError: A size is not a positive integer.
     """
 
-    strided: ClassVar[bool] = True
-    reads_in_table_order: ClassVar[bool] = False
-
     block_size: int | None = None
     buffer_size: int | None = None
 
@@ -59,55 +50,64 @@ class BlockShuffle(Sampler):
             if size is not None:
                 object.__setattr__(self, name, check_int(name, size, 1))
 
-    def resolve(self, num_rows: int, global_batch_size: int, row_bytes: int) -> Sampler:
-        """Return the sampler with both sizes; see `Sampler.resolve`."""
-        check_int("global_batch_size", global_batch_size, 1)
-        block = self.block_size or _default_block(global_batch_size, row_bytes)
-        unit = block * global_batch_size
+    def order_of(self, split: TrainingSplit) -> BlockShuffleOrder:
+        """Return the order of a split, with both sizes; see `Sampler.order_of`."""
+        batch = check_int("global_batch_size", split.global_batch_size, 1)
+        block = self.block_size or _default_block(batch, split.row_bytes)
+        unit = block * batch
         buffer = self.buffer_size or _STREAMS * unit
         buffer = -(-buffer // unit) * unit
         if buffer >= TOO_LARGE:
             raise ConfigError(
                 f"{self} would need a buffer of {buffer} rows, as it holds whole "
-                f"blocks of {block} rows for each of the {global_batch_size} rows of a "
-                f"global batch, and 2**63 rows are too many: choose smaller sizes"
+                f"blocks of {block} rows for each of the {batch} rows of a global "
+                "batch, and 2**63 rows are too many: choose smaller sizes"
             )
-        return replace(self, block_size=block, buffer_size=buffer)
+        return BlockShuffleOrder(split.num_rows, split.seed, block, buffer, batch)
 
-    def indices(
-        self,
-        positions: Ints,
-        *,
-        num_rows: int,
-        seed: int,
-        epoch: int,
-        global_batch_size: int,
-    ) -> Ints:
-        """Return the indices at positions; see `Sampler.indices`.
 
-        Raises:
-            ConfigError: The sizes are not those that `resolve` returns.
-        """
-        block, buffer = self.block_size, self.buffer_size
-        if block is None or buffer is None or buffer % (block * global_batch_size):
-            raise ConfigError(
-                f"{self} has no order for a global batch of {global_batch_size}: the "
-                f"buffer must be a multiple of block_size * global_batch_size; "
-                f"resolve() makes it one"
-            )
+@dataclass(frozen=True, slots=True)
+class BlockShuffleOrder(Order):
+    """`BlockShuffle` over one split.
+
+    Args:
+        rows_per_epoch: Rows in the split.
+        seed: The module's seed.
+        block_size: Rows in a block.
+        buffer_size: Rows in a buffer, a multiple of both others.
+        global_batch_size: Rows in a batch over all ranks.
+    """
+
+    rows_per_epoch: int
+    seed: int
+    block_size: int
+    buffer_size: int
+    global_batch_size: int
+
+    @property
+    def read_period(self) -> int:  # type: ignore[override]  # a constant of others
+        """Global batches of a buffer."""
+        return self.buffer_size // self.global_batch_size
+
+    def indices(self, positions: Ints, epoch: int) -> Ints:
+        """Return the indices at positions; see `Order.indices`."""
         return block_shuffle(
             positions,
-            num_rows,
-            seed,
+            self.rows_per_epoch,
+            self.seed,
             epoch,
-            block_size=block,
-            buffer_size=buffer,
-            global_batch_size=global_batch_size,
+            block_size=self.block_size,
+            buffer_size=self.buffer_size,
+            global_batch_size=self.global_batch_size,
         )
 
     def state(self) -> dict[str, Any]:
-        """Return the sizes in plain Python."""
-        return _state(self)
+        """Return the sizes in plain Python; see `Order.state`."""
+        return {
+            "sampler": "BlockShuffle",
+            "block_size": self.block_size,
+            "buffer_size": self.buffer_size,
+        }
 
 
 def _default_block(global_batch_size: int, row_bytes: int) -> int:
@@ -125,81 +125,36 @@ def _default_block(global_batch_size: int, row_bytes: int) -> int:
 class Shuffle(Sampler):
     """Any row anywhere in the epoch: a full shuffle, and the most costly to read."""
 
-    strided: ClassVar[bool] = True
-    reads_in_table_order: ClassVar[bool] = False
+    def order_of(self, split: TrainingSplit) -> ShuffleOrder:
+        """Return the order of a split; see `Sampler.order_of`."""
+        return ShuffleOrder(split.num_rows, split.seed)
 
-    def resolve(self, num_rows: int, global_batch_size: int, row_bytes: int) -> Sampler:
-        """Return the sampler itself: it has no sizes."""
-        return self
 
-    def indices(
-        self,
-        positions: Ints,
-        *,
-        num_rows: int,
-        seed: int,
-        epoch: int,
-        global_batch_size: int,
-    ) -> Ints:
-        """Return the indices at positions; see `Sampler.indices`."""
-        return shuffle(positions, num_rows, seed, epoch)
+@dataclass(frozen=True, slots=True)
+class ShuffleOrder(Order):
+    """`Shuffle` over one split.
+
+    Args:
+        rows_per_epoch: Rows in the split.
+        seed: The module's seed.
+    """
+
+    rows_per_epoch: int
+    seed: int
+
+    def indices(self, positions: Ints, epoch: int) -> Ints:
+        """Return the indices at positions; see `Order.indices`."""
+        return shuffle(positions, self.rows_per_epoch, self.seed, epoch)
 
     def state(self) -> dict[str, Any]:
-        """Return the sampler's name."""
-        return _state(self)
+        """Return the sampler's name; see `Order.state`."""
+        return {"sampler": "Shuffle"}
 
 
 @spec("sampler")
 class Sequential(Sampler):
     """The order of the plan, every epoch: the least costly to read."""
 
-    # A strided share would make every rank read the whole table.
-    strided: ClassVar[bool] = False
-    reads_in_table_order: ClassVar[bool] = True
-
-    def resolve(self, num_rows: int, global_batch_size: int, row_bytes: int) -> Sampler:
-        """Return the sampler itself: it has no sizes."""
-        return self
-
-    def indices(
-        self,
-        positions: Ints,
-        *,
-        num_rows: int,
-        seed: int,
-        epoch: int,
-        global_batch_size: int,
-    ) -> Ints:
-        """Return the positions; see `Sampler.indices`."""
-        return np.array(positions, np.int64)
-
-    def state(self) -> dict[str, Any]:
-        """Return the sampler's name."""
-        return _state(self)
-
-
-_SAMPLERS: dict[str, type[BlockShuffle | Shuffle | Sequential]] = {
-    cls.__name__: cls for cls in (BlockShuffle, Sequential, Shuffle)
-}
-
-
-def from_state(state: dict[str, Any]) -> Sampler:
-    """Return the sampler whose ``state()`` this is.
-
-    Raises:
-        StateError: There is no such sampler, or not with such sizes.
-    """
-    sizes = dict(state)
-    name = sizes.pop("sampler", None)
-    if name not in _SAMPLERS:
-        raise StateError(
-            f"the checkpoint's sampler {name!r} is not known here, so its order cannot "
-            f"be continued; there are {', '.join(_SAMPLERS)}"
-        )
-    try:
-        return _SAMPLERS[name](**sizes)
-    except (ConfigError, TypeError) as error:
-        raise StateError(
-            f"the checkpoint's sampler {state!r} cannot be made here ({error}); it was "
-            f"saved by another version of this package"
-        ) from error
+    def order_of(self, split: TrainingSplit) -> PlanOrder:
+        """Return the order of a split; see `Sampler.order_of`."""
+        return PlanOrder(split.num_rows, "Sequential")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from lance_lightning.checks import check_importable
 from lance_lightning.errors import ConfigError
-from lance_lightning.samplers.base import TrainingSplit
+from lance_lightning.samplers.base import Order, TrainingSplit
 from lance_lightning.types import Ints
 
 
@@ -38,7 +38,7 @@ class DrawnEpoch:
         return digest.hexdigest()[:16]
 
 
-class DrawnEpochs:
+class DrawnEpochs(Order):
     """The order of a sampler that yields its epochs.
 
     An epoch is as long as the first one. The last two are kept, of 8 bytes a row, in
@@ -48,7 +48,7 @@ class DrawnEpochs:
         name: The sampler's name.
         draw: Returns what the sampler yields for a seed and an epoch.
         split: What it was made for.
-        strided: See `Sampler`.
+        share: See `Order`.
 
     Raises:
         ConfigError: Nothing was drawn.
@@ -60,9 +60,10 @@ class DrawnEpochs:
         draw: Callable[[int, int], DrawnEpoch],
         split: TrainingSplit,
         *,
-        strided: bool,
+        share: Literal["strided", "contiguous"],
     ) -> None:
-        self.strided = strided
+        self.share = share
+        self.draws = True
         self._name = name
         self._draw = draw
         first = draw(split.seed, 0)
@@ -74,10 +75,12 @@ class DrawnEpochs:
         self._length = len(first)
         # Of one epoch: a sampler that shuffles does so in the first one too.
         self.reads_in_table_order = bool((np.diff(first.indices) >= 0).all())
-        self._epochs = {(split.seed, 0): first}
-        self.digest = first.digest()
-        self.epoch_rows = len(first.indices)
-        self.batches = None if first.ends is None else len(first.ends)
+        self._seed = split.seed
+        self._epochs = {0: first}
+        self._digest = first.digest()
+        self.rows_per_epoch = len(first.indices)
+        self.batches_per_epoch = None if first.ends is None else len(first.ends)
+        self.depends_on_ranks = self.batches_per_epoch is not None
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker gets the rows of each window, and draws nothing.
@@ -87,17 +90,20 @@ class DrawnEpochs:
         """Raise a `ConfigError` unless a spawned worker could load the sampler."""
         check_importable(f"the sampler {self._name}", self._draw)
 
-    def begin(self, seed: int, epoch: int) -> DrawnEpoch:
-        """Return an epoch, drawn now unless it is one of the last two that were.
+    def prepare(self, epoch: int) -> None:
+        """Draw an epoch now, unless it is one of the last two that were.
 
         On the main thread: the global generators are seeded meanwhile.
 
         Raises:
             ConfigError: It is shorter than the first one.
         """
-        if (seed, epoch) in self._epochs:
-            return self._epochs[seed, epoch]
-        drawn = self._draw(seed, epoch)
+        self._drawn(epoch)
+
+    def _drawn(self, epoch: int) -> DrawnEpoch:
+        if epoch in self._epochs:
+            return self._epochs[epoch]
+        drawn = self._draw(self._seed, epoch)
         if len(drawn) < self._length:
             what = "rows" if drawn.ends is None else "batches"
             raise ConfigError(
@@ -107,45 +113,19 @@ class DrawnEpochs:
             )
         # The last one stays: a thread that reads ahead may not have left it yet.
         kept = list(self._epochs.items())[-1:]
-        self._epochs = dict([*kept, ((seed, epoch), drawn)])
+        self._epochs = dict([*kept, (epoch, drawn)])
         return drawn
 
-    def resolve(
-        self, num_rows: int, global_batch_size: int, row_bytes: int
-    ) -> DrawnEpochs:
-        """Return the order itself: it has no sizes."""
-        return self
+    def indices(self, positions: Ints, epoch: int) -> Ints:
+        """Return the indices at positions; see `Order.indices`."""
+        return self._drawn(epoch).indices[positions]
 
-    def indices(
-        self,
-        positions: Ints,
-        *,
-        num_rows: int,
-        seed: int,
-        epoch: int,
-        global_batch_size: int,
-    ) -> Ints:
-        """Return the indices at positions; see `Sampler.indices`."""
-        return self.begin(seed, epoch).indices[positions]
-
-    def rows_of_batches(
-        self, batches: Ints, *, seed: int, epoch: int
-    ) -> tuple[Ints, Ints]:
-        """Return the rows of the batches that the sampler itself makes.
-
-        Args:
-            batches: Which ones, shape ``(N,)``.
-            seed: The module's seed.
-            epoch: From 0.
-
-        Returns:
-            Indices into the split, one batch after the other, and the rows of each
-            batch, shape ``(N,)``.
-        """
-        drawn = self.begin(seed, epoch)
+    def batches(self, numbers: Ints, epoch: int) -> tuple[Ints, Ints]:
+        """Return the rows of the sampler's own batches; see `Order.batches`."""
+        drawn = self._drawn(epoch)
         assert drawn.ends is not None
-        starts = np.concatenate([[0], drawn.ends[:-1]])[batches]
-        ends = drawn.ends[batches]
+        starts = np.concatenate([[0], drawn.ends[:-1]])[numbers]
+        ends = drawn.ends[numbers]
         parts = [drawn.indices[a:b] for a, b in zip(starts, ends, strict=True)] or [
             drawn.indices[:0]
         ]
@@ -153,4 +133,8 @@ class DrawnEpochs:
 
     def state(self) -> dict[str, Any]:
         """Return the sampler's name, and what tells its order from another."""
-        return {"sampler": self._name, "length": self._length, "order": self.digest}
+        return {"sampler": self._name, "length": self._length, "order": self._digest}
+
+    def fingerprint(self) -> str:
+        """Return the digest of the first epoch, which all ranks must have drawn."""
+        return self._digest

@@ -8,8 +8,7 @@ every epoch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from lance_lightning.checks import check_bool, check_seed
 from lance_lightning.errors import ConfigError
 from lance_lightning.frozen import spec, values_of
 from lance_lightning.ordering import key, keyed
-from lance_lightning.samplers.base import SplitSampler, TrainingSplit
+from lance_lightning.samplers.base import Order, Sampler, TrainingSplit
 from lance_lightning.tables import Plan, Snapshot
 from lance_lightning.types import Ints
 
@@ -34,7 +33,7 @@ def _check(sampler: ShardedFragments | ShardedBatches) -> None:
 
 
 @spec("sampler")
-class ShardedFragments(SplitSampler):
+class ShardedFragments(Sampler):
     """Rank r reads the fragments r, r + world size, ... whole and in order.
 
     The cheapest to read, and no rank touches a fragment of another. Every rank
@@ -54,15 +53,13 @@ class ShardedFragments(SplitSampler):
         ConfigError: An argument of another type.
     """
 
-    strided: ClassVar[bool] = False
-
     randomize: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         _check(self)
 
-    def for_split(self, split: TrainingSplit) -> FragmentOrder:
+    def order_of(self, split: TrainingSplit) -> FragmentOrder:
         """Return the order over the fragments of a split.
 
         Raises:
@@ -79,15 +76,11 @@ class ShardedFragments(SplitSampler):
                 "use ShardedBatches(), or write the table in smaller files "
                 "(max_rows_per_file)"
             )
-        return FragmentOrder(self, bounds, split.world_size)
-
-    def state(self) -> dict[str, Any]:
-        """Return the sampler in plain Python, for a checkpoint."""
-        return {"sampler": type(self).__name__, **values_of(self)}
+        return FragmentOrder(self, bounds, split)
 
 
 @spec("sampler")
-class ShardedBatches(SplitSampler):
+class ShardedBatches(Sampler):
     """Batches of neighbouring rows; rank r reads every world-size-th of them.
 
     With ``drop_last=False`` no row is left out: the rows at the end that do not make
@@ -103,59 +96,54 @@ class ShardedBatches(SplitSampler):
         ConfigError: An argument of another type.
     """
 
-    strided: ClassVar[bool] = False
-
     randomize: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         _check(self)
 
-    def for_split(self, split: TrainingSplit) -> BatchOrder:
+    def order_of(self, split: TrainingSplit) -> BatchOrder:
         """Return the order over the batches of a split."""
-        return BatchOrder(self, split.plan.num_rows, split.world_size)
-
-    def state(self) -> dict[str, Any]:
-        """Return the sampler in plain Python, for a checkpoint."""
-        return {"sampler": type(self).__name__, **values_of(self)}
+        return BatchOrder(self, split)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FragmentOrder:
+class FragmentOrder(Order):
     """`ShardedFragments` over the fragments of one split.
 
-    Position p of an epoch belongs to a rank as `TrainShard` shares global batches
+    Position p of an epoch belongs to a rank as `TrainShare` shares global batches
     out in parts, so this order needs no share of its own.
 
     Args:
-        spec: What the user named.
+        sampler: What the user named.
         bounds: Where in the split each fragment begins, and the end of the last,
             shape (fragments + 1,).
-        world_size: The number of ranks.
-        row_bytes: Mean size of a row in the selected columns.
+        split: What it is made for.
     """
 
-    strided: ClassVar[bool] = False
-    by_rank: ClassVar[bool] = True
+    share = "contiguous"
+    depends_on_ranks = True
 
-    spec: ShardedFragments
-    bounds: Ints
-    world_size: int
-    row_bytes: int = 1
+    def __init__(
+        self, sampler: ShardedFragments, bounds: Ints, split: TrainingSplit
+    ) -> None:
+        self.sampler = sampler
+        self.bounds = bounds
+        self.seed = split.seed
+        self.world_size = split.world_size
+        self.global_batch_size = split.global_batch_size
+        self.rows_per_epoch = self._rows_of_all_ranks()
+        self.reads_in_table_order = self._reads_in_table_order(split.row_bytes)
 
-    @property
-    def reads_in_table_order(self) -> bool:
-        """Whether the fragments follow each other, or are large."""
-        if self.world_size == 1 and not self.spec.randomize:
+    def _reads_in_table_order(self, row_bytes: int) -> bool:
+        """Return whether the fragments follow each other, or are large."""
+        if self.world_size == 1 and not self.sampler.randomize:
             return True
         rows = (self.bounds[-1] - self.bounds[0]) / max(1, len(self.bounds) - 1)
-        return bool(rows * self.row_bytes >= _LONG_RUN_BYTES)
+        return bool(rows * row_bytes >= _LONG_RUN_BYTES)
 
-    @property
-    def epoch_rows(self) -> int:
-        """Rows of an epoch, over all ranks."""
+    def _rows_of_all_ranks(self) -> int:
         rows = np.diff(self.bounds)
-        if self.spec.randomize:
+        if self.sampler.randomize:
             # Of every epoch: the length of a loader does not change.
             smallest = np.sort(rows)[: len(rows) // self.world_size].sum()
         else:
@@ -163,37 +151,24 @@ class FragmentOrder:
             smallest = min(share.sum() for share in shares)
         return int(smallest) * self.world_size
 
-    def resolve(
-        self, num_rows: int, global_batch_size: int, row_bytes: int
-    ) -> FragmentOrder:
-        """Return the order for rows of a mean size."""
-        return replace(self, row_bytes=row_bytes)
-
-    def indices(
-        self,
-        positions: Ints,
-        *,
-        num_rows: int,
-        seed: int,
-        epoch: int,
-        global_batch_size: int,
-    ) -> Ints:
-        """Return the indices at positions; see `Sampler.indices`."""
+    def indices(self, positions: Ints, epoch: int) -> Ints:
+        """Return the indices at positions; see `Order.indices`."""
         fragments = np.arange(len(self.bounds) - 1)
-        if self.spec.randomize:
-            keys = key(_FRAGMENTS, seed, self.spec.seed, epoch)
+        if self.sampler.randomize:
+            keys = key(_FRAGMENTS, self.seed, self.sampler.seed, epoch)
             fragments = keyed(fragments, len(fragments), keys)
-        ranks, rows = self._rank_and_row(positions, global_batch_size)
+        ranks, rows = self._rank_and_row(positions)
         found = np.empty(len(positions), np.int64)
         for rank in np.unique(ranks):
             own = ranks == rank
             found[own] = self._index(fragments[rank :: self.world_size], rows[own])
         return found
 
-    def _rank_and_row(self, positions: Ints, batch: int) -> tuple[Ints, Ints]:
+    def _rank_and_row(self, positions: Ints) -> tuple[Ints, Ints]:
         """Return whose each position is, and which of its rows."""
+        batch = self.global_batch_size
         step, place = np.divmod(positions, batch)
-        of_step = np.minimum(batch, self.epoch_rows - step * batch)
+        of_step = np.minimum(batch, self.rows_per_epoch - step * batch)
         rank, row = np.divmod(place, of_step // self.world_size)
         return rank, step * (batch // self.world_size) + row
 
@@ -206,60 +181,58 @@ class FragmentOrder:
 
     def state(self) -> dict[str, Any]:
         """Return what the user named; the fragments are the table's."""
-        return self.spec.state()
+        return _state(self.sampler)
+
+    def left_out(self, num_rows: int, world_size: int) -> str | None:
+        """Return how many rows are left out; see `Order.left_out`."""
+        rows = int(self.bounds[-1])
+        if rows == num_rows:
+            return None
+        return (
+            f"ShardedFragments leaves {rows - num_rows} of {rows} rows out of each "
+            f"epoch, so that {world_size} ranks make equal steps of whole fragments; "
+            "fragments of equal size leave out least, and ShardedBatches() none"
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class BatchOrder:
+class BatchOrder(Order):
     """`ShardedBatches` over one split.
 
     Args:
-        spec: What the user named.
-        epoch_rows: Rows of an epoch, over all ranks: all that the split has.
-        world_size: The number of ranks.
+        sampler: What the user named.
+        split: What it is made for.
     """
 
-    strided: ClassVar[bool] = False
-    by_rank: ClassVar[bool] = True
+    share = "contiguous"
+    depends_on_ranks = True
 
-    spec: ShardedBatches
-    epoch_rows: int
-    world_size: int
+    def __init__(self, sampler: ShardedBatches, split: TrainingSplit) -> None:
+        self.sampler = sampler
+        self.seed = split.seed
+        self.world_size = split.world_size
+        self.global_batch_size = split.global_batch_size
+        self.rows_per_epoch = split.num_rows
+        self.reads_in_table_order = not sampler.randomize
 
-    @property
-    def reads_in_table_order(self) -> bool:
-        """Whether the batches follow each other."""
-        return not self.spec.randomize
-
-    def resolve(
-        self, num_rows: int, global_batch_size: int, row_bytes: int
-    ) -> BatchOrder:
-        """Return the order itself: it has no sizes."""
-        return self
-
-    def indices(
-        self,
-        positions: Ints,
-        *,
-        num_rows: int,
-        seed: int,
-        epoch: int,
-        global_batch_size: int,
-    ) -> Ints:
-        """Return the indices at positions; see `Sampler.indices`."""
-        if not self.spec.randomize:
+    def indices(self, positions: Ints, epoch: int) -> Ints:
+        """Return the indices at positions; see `Order.indices`."""
+        if not self.sampler.randomize:
             return np.array(positions, np.int64)
-        size = global_batch_size // self.world_size
-        full = num_rows // global_batch_size * self.world_size
+        size = self.global_batch_size // self.world_size
+        full = self.rows_per_epoch // self.global_batch_size * self.world_size
         batch, row = np.divmod(positions, size)
         moved = batch < full
-        keys = key(_BATCHES, seed, self.spec.seed, epoch)
+        keys = key(_BATCHES, self.seed, self.sampler.seed, epoch)
         batch[moved] = keyed(batch[moved], full, keys)
         return np.asarray(batch * size + row)
 
     def state(self) -> dict[str, Any]:
         """Return what the user named."""
-        return self.spec.state()
+        return _state(self.sampler)
+
+
+def _state(sampler: ShardedFragments | ShardedBatches) -> dict[str, Any]:
+    return {"sampler": type(sampler).__name__, **values_of(sampler)}
 
 
 def fragment_rows(snapshot: Snapshot) -> Ints:
