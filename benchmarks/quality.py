@@ -67,17 +67,13 @@ def run(name: str, rows: int, folder: str) -> dict[str, Any]:
 
 
 def _ours(name: str, rows: int) -> list[Ints]:
+    from benchmarks.orders import order_of
     from lance_lightning import samplers
 
     sampler, sizes = OURS[name]
-    sized = getattr(samplers, sampler)(*sizes).resolve(rows, BATCH, ROW_BYTES)
+    order = order_of(getattr(samplers, sampler)(*sizes), rows, BATCH, ROW_BYTES)
     places = np.arange(rows)
-    return [
-        sized.indices(
-            places, num_rows=rows, seed=0, epoch=epoch, global_batch_size=BATCH
-        )
-        for epoch in range(EPOCHS)
-    ]
+    return [order.indices(places, epoch) for epoch in range(EPOCHS)]
 
 
 def _peers(name: str, rows: int, folder: str) -> Ints:

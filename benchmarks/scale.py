@@ -18,22 +18,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lance_lightning.ordering.shares import EvalShare, TrainShare
-from lance_lightning.ordering.world import World
-from lance_lightning.samplers.base import Sampler
-from lance_lightning.samplers.builtin import (
-    BlockShuffle,
-    Sequential,
-    Shuffle,
-    from_state,
-)
+from benchmarks.orders import order_of
+from lance_lightning import BlockShuffle, Sequential, Shuffle, World, samplers
+from lance_lightning.ordering import EvalShare
+from lance_lightning.samplers import Order, Sampler, training_share
 
 ROWS = 10_000_000_000
 RANKS = 1_024
 BATCH = 256  # rows per rank
 ROW_BYTES = 528
 WINDOW = 512  # batches
-SEED = 0
 COLUMNS = ("first batch", "any batch", "resume", "first window")
 EPOCH = 3
 
@@ -43,8 +37,8 @@ def run(repeats: int = 20) -> dict[str, Any]:
     world = World(rank=RANKS // 2, size=RANKS)
     table = {}
     for sampler in (BlockShuffle(), BlockShuffle(64), Shuffle(), Sequential()):
-        sized = sampler.resolve(ROWS, RANKS * BATCH, ROW_BYTES)
-        table[str(sized)] = _training(sampler, world, repeats)
+        order = order_of(sampler, ROWS, RANKS * BATCH, ROW_BYTES)
+        table[_name(order)] = _training(sampler, world, repeats)
     shard = EvalShare(ROWS, BATCH, world)
     middle = shard.num_batches // 2
     work: dict[str, Callable[[], Any]] = {
@@ -58,31 +52,34 @@ def run(repeats: int = 20) -> dict[str, Any]:
     return {"value": _peak_mb(), "milliseconds": table}
 
 
+def _name(order: Order) -> str:
+    sizes = dict(order.state() or {})
+    name = sizes.pop("sampler")
+    return f"{name}({', '.join(f'{key}={size}' for key, size in sizes.items())})"
+
+
 def _training(sampler: Sampler, world: World, repeats: int) -> dict[str, float]:
     global_batch = world.size * BATCH
 
-    def batch(state: dict[str, Any], number: int, count: int = 1) -> Any:
-        found = from_state(state)
-        shard = TrainShare(ROWS, global_batch, world, False, found.strided)
-        positions, _ = shard.positions(number, number + count)
-        return found.indices(
-            positions,
-            num_rows=ROWS,
-            seed=SEED,
-            epoch=EPOCH,
-            global_batch_size=global_batch,
-        )
+    def batch(sampler: Sampler, number: int, count: int = 1) -> Any:
+        order = order_of(sampler, ROWS, global_batch, ROW_BYTES)
+        share = training_share(order, global_batch, world, False)
+        return share.indices(order, EPOCH, number, number + count)
 
     def first(count: int = 1) -> Any:
-        sized = sampler.resolve(ROWS, global_batch, ROW_BYTES)
-        return batch(sized.state(), 0, count)
+        return batch(sampler, 0, count)
 
-    saved = json.dumps(sampler.resolve(ROWS, global_batch, ROW_BYTES).state())
+    def restored(state: str) -> Sampler:
+        sizes = json.loads(state)
+        made: Sampler = getattr(samplers, sizes.pop("sampler"))(**sizes)
+        return made
+
+    saved = json.dumps(order_of(sampler, ROWS, global_batch, ROW_BYTES).state())
     steps = ROWS // global_batch
     work: dict[str, Callable[[], Any]] = {
         "first batch": first,
-        "any batch": lambda: batch(json.loads(saved), steps // 3),
-        "resume": lambda: batch(json.loads(saved), steps - 1),
+        "any batch": lambda: batch(restored(saved), steps // 3),
+        "resume": lambda: batch(restored(saved), steps - 1),
         "first window": lambda: first(WINDOW),
     }
     return {name: _milliseconds(each, repeats) for name, each in work.items()}

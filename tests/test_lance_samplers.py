@@ -25,8 +25,9 @@ from lance_lightning import (
     StateError,
 )
 from lance_lightning.ordering.world import World
-from lance_lightning.samplers.base import training_shard
+from lance_lightning.samplers.base import TrainingSplit, training_share
 from lance_lightning.samplers.sharded import BatchOrder, FragmentOrder
+from lance_lightning.tables.plan import range_plan
 
 pinned = settings(derandomize=True, deadline=None, max_examples=60)
 BOTH = [ShardedFragments, ShardedBatches]
@@ -38,16 +39,25 @@ def module(uri, sampler, **options):
     )
 
 
-def shares(order, n, batch, *, drop_last=False, seed=0, epoch=0):
+def split_of(n, world_size, batch, seed=0, row_bytes=1) -> TrainingSplit:
+    return TrainingSplit(
+        plan=range_plan("train", 0, n),
+        snapshot=None,
+        dataset=None,
+        world_size=world_size,
+        global_batch_size=batch,
+        seed=seed,
+        row_bytes=row_bytes,
+    )
+
+
+def shares(order, batch, *, drop_last=False, epoch=0):
     """Return the indices of each batch, by rank."""
     found = []
     for rank in range(order.world_size):
         world = World(rank, order.world_size)
-        shard = training_shard(order, n, batch, world, drop_last)
-        positions, counts = shard.positions(0, shard.num_batches)
-        rows = order.indices(
-            positions, num_rows=n, seed=seed, epoch=epoch, global_batch_size=batch
-        )
+        share = training_share(order, batch, world, drop_last)
+        rows, counts = share.indices(order, epoch, 0, share.num_batches)
         found.append(np.split(rows, np.cumsum(counts)[:-1]))
     return found
 
@@ -69,12 +79,13 @@ def test_ranks_read_fragments_of_their_own_in_equal_steps(
 ):
     sizes = sizes * world_size
     bounds = np.concatenate([[0], np.cumsum(sizes)])
-    order = FragmentOrder(ShardedFragments(randomize), bounds, world_size)
     batch = batch_size * world_size
-    if drop_last and order.epoch_rows < batch:
+    split = split_of(int(bounds[-1]), world_size, batch)
+    order = FragmentOrder(ShardedFragments(randomize), bounds, split)
+    if drop_last and order.rows_per_epoch < batch:
         return
     options = {"drop_last": drop_last, "epoch": epoch}
-    ranks = shares(order, int(bounds[-1]), batch, **options)
+    ranks = shares(order, batch, **options)
     owners = {}
     for rank, batches in enumerate(ranks):
         assert [len(rows) for rows in batches] == [len(rows) for rows in ranks[0]]
@@ -92,8 +103,8 @@ def test_ranks_read_fragments_of_their_own_in_equal_steps(
         if not randomize:
             assert seen == list(range(rank, len(sizes), world_size))[: len(seen)]
     delivered = sum(len(rows) for batches in ranks for rows in batches)
-    assert delivered == order.epoch_rows - (
-        order.epoch_rows % batch if drop_last else 0
+    assert delivered == order.rows_per_epoch - (
+        order.rows_per_epoch % batch if drop_last else 0
     )
     if len(set(sizes)) == 1 and not drop_last:
         assert delivered == sum(sizes)
@@ -113,8 +124,8 @@ def test_ranks_read_batches_of_neighbours_and_every_row_once(
 ):
     batch = batch_size * world_size
     n = batch + extra
-    order = BatchOrder(ShardedBatches(randomize), n, world_size)
-    ranks = shares(order, n, batch, drop_last=drop_last, epoch=epoch)
+    order = BatchOrder(ShardedBatches(randomize), split_of(n, world_size, batch))
+    ranks = shares(order, batch, drop_last=drop_last, epoch=epoch)
     for batches in ranks:
         assert len(batches) == len(ranks[0])
         for rows in batches:
@@ -131,11 +142,12 @@ def test_ranks_read_batches_of_neighbours_and_every_row_once(
 @pytest.mark.parametrize("spec", BOTH)
 def test_a_randomized_order_differs_by_epoch_and_by_either_seed(spec):
     def whole(sampler, seed=0, epoch=0):
+        split = split_of(1000, 2, 20, seed)
         if spec is ShardedFragments:
-            order = FragmentOrder(sampler, np.arange(0, 1001, 10), 2)
+            order = FragmentOrder(sampler, np.arange(0, 1001, 10), split)
         else:
-            order = BatchOrder(sampler, 1000, 2)
-        return flat(shares(order, 1000, 20, seed=seed, epoch=epoch)[0])
+            order = BatchOrder(sampler, split)
+        return flat(shares(order, 20, epoch=epoch)[0])
 
     orders = [
         whole(spec(True)),
@@ -315,5 +327,6 @@ def test_arguments_of_another_type_are_refused(spec, options):
 def test_specs_and_orders_are_small(table, spec):
     data = module(table, spec(True, 7))
     stream = data.train_dataloader().reader.stream
-    assert pickle.loads(pickle.dumps(stream.sampler)).state() == spec(True, 7).state()
-    assert len(pickle.dumps(stream.sampler)) < 1000
+    found = pickle.loads(pickle.dumps(stream.order))
+    assert found.state() == {"sampler": spec.__name__, "randomize": True, "seed": 7}
+    assert len(pickle.dumps(stream.order)) < 1000

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lance.sampler import FullScanSampler
 from own_samplers import LastFirst
+from test_lance_samplers import split_of
 from torch.utils.data import BatchSampler, RandomSampler
 
 from lance_lightning import (
@@ -283,13 +284,15 @@ def test_windows_of_a_permutation_are_large_in_its_own_order_too(shuffled, monke
 def test_large_fragments_are_read_in_order_though_their_order_is_random():
     spec, bounds = ShardedFragments(randomize=True), np.array([0, 1000, 2000])
     for world_size in (1, 2):
-        order = FragmentOrder(spec, bounds, world_size)
-        assert not order.resolve(2000, 64, 100).reads_in_table_order
-        assert order.resolve(2000, 64, 10_000).reads_in_table_order
-    assert FragmentOrder(ShardedFragments(), bounds, 1).reads_in_table_order
+        small, large = (
+            split_of(2000, world_size, 64, row_bytes=b) for b in (100, 10_000)
+        )
+        assert not FragmentOrder(spec, bounds, small).reads_in_table_order
+        assert FragmentOrder(spec, bounds, large).reads_in_table_order
+    one, two = (split_of(2000, ranks, 64, row_bytes=100) for ranks in (1, 2))
+    assert FragmentOrder(ShardedFragments(), bounds, one).reads_in_table_order
     # Every other fragment is another rank's.
-    order = FragmentOrder(ShardedFragments(), bounds, 2).resolve(2000, 64, 100)
-    assert not order.reads_in_table_order
+    assert not FragmentOrder(ShardedFragments(), bounds, two).reads_in_table_order
 
 
 def test_windows_in_order_are_one_piece_each(tmp_path, asked):

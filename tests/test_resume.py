@@ -14,13 +14,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.tuner import Tuner
 from resuming import BATCH, STEPS, Resumable, Runs, SaveFrom
 
-from lance_lightning import BlockShuffle, LanceDataModule, RandomSplit, StateError
+from lance_lightning import LanceDataModule, RandomSplit, StateError
 from lance_lightning.loading.clock import EpochClock
 from lance_lightning.loading.loader import LanceDataLoader
 from lance_lightning.loading.sizing import window_grid
 from lance_lightning.loading.stream import Stream
 from lance_lightning.ordering.shares import TrainShare
 from lance_lightning.ordering.world import World
+from lance_lightning.samplers.builtin import BlockShuffleOrder
 from lance_lightning.tables.plan import range_plan
 
 TWO_LOADERS = {
@@ -602,10 +603,10 @@ def test_the_state_is_small_and_plain(runs, tmp_path):
 def test_a_place_far_into_an_epoch_is_found_by_its_windows_alone(runs):
     counted: list[int] = []
 
-    class Counting(BlockShuffle):
-        def indices(self, positions, **where):
+    class Counting(BlockShuffleOrder):
+        def indices(self, positions, epoch):
             counted.append(len(positions))
-            return super().indices(positions, **where)
+            return super().indices(positions, epoch)
 
     class Table:
         """A table of a billion rows in which each row holds its own offset."""
@@ -622,9 +623,9 @@ def test_a_place_far_into_an_epoch_is_found_by_its_windows_alone(runs):
             return pa.table({"id": offsets})
 
     rows, batch, at = 1_000_000_000, 256, 1_000_000
-    sampler = Counting(block_size=64, buffer_size=64 * batch * 8)
+    order = Counting(rows, 0, 64, 64 * batch * 8, batch)
     shard = TrainShare(rows, batch, World(), drop_last=False, strided=True)
-    stream = Stream(range_plan("train", 0, rows), shard, sampler, seed=0)
+    stream = Stream(range_plan("train", 0, rows), shard, order, seed=0)
     made = runs.data(columns=["id"]).train_dataloader().reader
     grid = window_grid(stream, 1 << 16)
     sizes = replace(made.sizes, row_bytes=1 << 16, grid=grid)

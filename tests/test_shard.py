@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lance_lightning.errors import ConfigError
-from lance_lightning.ordering.shares import EvalShare, TrainShare
+from lance_lightning.ordering import EvalShare, TrainShare
 from lance_lightning.ordering.world import World
 
 pinned = settings(derandomize=True, deadline=None, max_examples=75)

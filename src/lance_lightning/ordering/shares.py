@@ -1,4 +1,4 @@
-"""Who gets which positions of an epoch: the same number of steps for every rank.
+"""Who gets which positions of an epoch of training: equal steps on every rank.
 
 Pure arithmetic. Nothing here is of the size of the split: a share is made in a
 moment, and asking for batches costs what they hold.
@@ -7,110 +7,15 @@ moment, and asking for batches costs what they hold.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 
 from lance_lightning.checks import check_int
 from lance_lightning.errors import ConfigError
+from lance_lightning.ordering.share import Rows, check_batches, check_rows
 from lance_lightning.ordering.world import World
 from lance_lightning.types import Ints
-
-
-class Rows(Protocol):
-    """What a share asks of an order; `lance_lightning.samplers.Order` is one."""
-
-    def indices(self, positions: Ints, epoch: int) -> Ints:
-        """Return the indices into the split at positions of an epoch."""
-
-    def batches(self, numbers: Ints, epoch: int) -> tuple[Ints, Ints]:
-        """Return the indices of whole batches, and the rows of each batch."""
-
-
-class Share(Protocol):
-    """Which part of an epoch is one rank's."""
-
-    is_training: ClassVar[bool]
-
-    @property
-    def world(self) -> World:
-        """This rank and the number of ranks."""
-
-    @property
-    def global_batch_size(self) -> int | None:
-        """Rows in a batch over all ranks; None where it decides nothing."""
-
-    @property
-    def drop_last(self) -> bool | None:
-        """Whether a last global batch that is not full is left out; None likewise."""
-
-    @property
-    def batch_size(self) -> int:
-        """Rows in a batch of this rank, about where the order makes the batches."""
-
-    @property
-    def num_batches(self) -> int:
-        """Batches of this rank in an epoch."""
-
-    @property
-    def num_full_batches(self) -> int:
-        """Those of them that are full."""
-
-    @property
-    def num_rows_of_rank(self) -> int:
-        """Rows that this rank delivers in an epoch."""
-
-    @property
-    def repeated_rows(self) -> int:
-        """Rows that come twice in an epoch, over all ranks."""
-
-    @property
-    def last_batch_rows(self) -> int:
-        """Rows in this rank's last batch of an epoch."""
-
-    @property
-    def left_out_batches(self) -> int:
-        """Batches that the order makes and no rank gets."""
-
-    def rows_of_batch(self, number: int) -> int:
-        """Return the rows of one of this rank's batches."""
-
-    def indices(
-        self, order: Rows, epoch: int, first: int, last: int
-    ) -> tuple[Ints, Ints]:
-        """Return the rows of this rank's batches ``[first, last)``.
-
-        Returns:
-            Indices into the split, one batch after the other, and the rows of each
-            batch, shape ``(last - first,)``.
-
-        Raises:
-            ConfigError: The epoch has no such batches.
-        """
-
-
-def _check_rows(num_rows: int, world: World) -> None:
-    """Raise a `ConfigError` unless each rank can have a row."""
-    check_int("num_rows", num_rows, 0)
-    if num_rows == 0:
-        raise ConfigError(
-            "the split has no rows, so there is nothing to iterate over; "
-            "check its share and the filter"
-        )
-    if num_rows < world.size:
-        raise ConfigError(
-            f"the split has {num_rows} rows for {world.size} ranks, so some rank "
-            f"would have none and the others would wait for it forever; give the "
-            f"split more rows or use at most {num_rows} ranks"
-        )
-
-
-def _check_batches(first: int, last: int, num_batches: int) -> None:
-    """Raise a `ConfigError` unless ``[first, last)`` are batches of the epoch."""
-    if not 0 <= first <= last <= num_batches:
-        raise ConfigError(
-            f"batches {first} to {last} are not in an epoch of {num_batches} batches"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +25,16 @@ class TrainShare:
     Global batch t is the positions ``[t G, (t + 1) G)`` for every world size, G the
     global batch size, so that another world size trains on the same batches. The
     last global batch, of fewer rows, is shared out as well; with fewer rows than
+    last global batch, of fewer rows, is shared out as well; with fewer rows than
     ranks each of the ranks that would get none repeats one of its rows.
+
+    Global batches of 8 rows over 4 ranks, of a split of 19 rows: the positions of each
+    rank, shared in strides and in parts::
+
+                 batch 0           batch 1           batch 2, of 3 rows
+        strided  0 1 2 3 4 5 6 7   8 9 . . . 14 15   16 17 18
+        rank     0 1 2 3 0 1 2 3   0 1 . . .  2  3    0  1  2   rank 3 repeats 16
+        parts    0 0 1 1 2 2 3 3   0 0 . . .  3  3    1  2  3   rank 0 repeats 16
 
     Args:
         num_rows: Rows in the split.
@@ -146,7 +60,7 @@ class TrainShare:
 
     def __post_init__(self) -> None:
         check_int("global_batch_size", self.global_batch_size, 1)
-        _check_rows(self.num_rows, self.world)
+        check_rows(self.num_rows, self.world)
         if self.global_batch_size % self.world.size:
             raise ConfigError(
                 f"global_batch_size {self.global_batch_size} is not a multiple of "
@@ -214,7 +128,7 @@ class TrainShare:
         Raises:
             ConfigError: The epoch has no such batches.
         """
-        _check_batches(first, last, self.num_batches)
+        check_batches(first, last, self.num_batches)
         full = min(last, self.num_full_batches)
         parts = [self._full_positions(min(first, full), full)]
         counts = np.full(last - first, self.batch_size, np.int64)
@@ -331,109 +245,6 @@ class WholeBatchShare:
 
     def batches_of_rank(self, first: int, last: int) -> Ints:
         """Return which of the order's batches are this rank's in these steps."""
-        _check_batches(first, last, self.num_batches)
+        check_batches(first, last, self.num_batches)
         steps = np.arange(first, last, dtype=np.int64)
         return steps * self.world.size + self.world.rank
-
-
-@dataclass(frozen=True, slots=True)
-class EvalShare:
-    """The share of one rank in validation, test or prediction.
-
-    Each row comes exactly once over all ranks, in the order of the plan, and every
-    rank makes the same number of steps: full batches and then small ones, down to
-    one row.
-
-    Args:
-        num_rows: Rows in the split.
-        batch_size: Rows in a full batch of one rank.
-        world: This rank and the number of ranks.
-
-    Raises:
-        ConfigError: There are no rows, or fewer than ranks.
-    """
-
-    is_training: ClassVar[bool] = False
-    global_batch_size: ClassVar[None] = None
-    drop_last: ClassVar[None] = None
-    repeated_rows: ClassVar[int] = 0
-    left_out_batches: ClassVar[int] = 0
-
-    num_rows: int
-    batch_size: int
-    world: World
-
-    def __post_init__(self) -> None:
-        check_int("batch_size", self.batch_size, 1)
-        _check_rows(self.num_rows, self.world)
-
-    @property
-    def num_batches(self) -> int:
-        """Batches of this rank; the same for every rank unless `uneven`."""
-        return min(self._steps, self.num_rows_of_rank)
-
-    @property
-    def num_rows_of_rank(self) -> int:
-        """Rows that this rank delivers."""
-        begin, end = self._rows
-        return end - begin
-
-    @property
-    def uneven(self) -> bool:
-        """Whether some ranks make one step fewer, having too few rows.
-
-        Only with batches of one row, where equal steps would need a repeated row.
-        """
-        return self.num_rows // self.world.size < self._steps
-
-    @property
-    def num_full_batches(self) -> int:
-        """Full batches of this rank."""
-        return self.num_rows_of_rank // self.batch_size
-
-    @property
-    def last_batch_rows(self) -> int:
-        """Rows in this rank's last batch."""
-        return self.rows_of_batch(self.num_batches - 1)
-
-    def indices(
-        self, order: Rows, epoch: int, first: int, last: int
-    ) -> tuple[Ints, Ints]:
-        """Return the rows of batches; see `Share.indices`."""
-        positions, sizes = self.positions(first, last)
-        return order.indices(positions, epoch), sizes
-
-    def positions(self, first: int, last: int) -> tuple[Ints, Ints]:
-        """Return the positions of this rank's batches ``[first, last)``.
-
-        Returns:
-            The positions of the batches one after the other, and the number of
-            rows of each batch, shape ``(last - first,)``.
-
-        Raises:
-            ConfigError: There are no such batches.
-        """
-        _check_batches(first, last, self.num_batches)
-        rows, batches = self.num_rows_of_rank, self.num_batches
-        i = np.arange(first, last + 1, dtype=np.int64)
-        # As many rows are held back as steps are left: none is without a row.
-        starts = np.minimum(i * self.batch_size, rows - (batches - i)) + self._rows[0]
-        return np.arange(starts[0], starts[-1], dtype=np.int64), np.diff(starts)
-
-    def rows_of_batch(self, number: int) -> int:
-        """Return the rows of one of this rank's batches."""
-        done, left = number * self.batch_size, self.num_batches - number
-        rows = self.num_rows_of_rank
-        end = min(done + self.batch_size, rows - left + 1)
-        return end - min(done, rows - left)
-
-    @property
-    def _rows(self) -> tuple[int, int]:
-        n, rank, size = self.num_rows, self.world.rank, self.world.size
-        return rank * n // size, (rank + 1) * n // size
-
-    @property
-    def _steps(self) -> int:
-        """Steps of the rank with the most rows."""
-        most = -(-self.num_rows // self.world.size)
-        return -(-most // self.batch_size)

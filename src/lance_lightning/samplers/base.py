@@ -130,7 +130,7 @@ class Order(ABC):
         return {"sampler": type(self).__name__}
 
     def fingerprint(self) -> str:
-        """Return a digest that must be equal on all ranks; empty where none is needed."""
+        """Return a digest that is equal on all ranks, or nothing."""
         return ""
 
     def left_out(self, num_rows: int, world_size: int) -> str | None:
