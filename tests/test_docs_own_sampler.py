@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import lightning as L
 import pytest
 from conftest import Recorder, flat, quiet_trainer, write_table
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lance_lightning import LanceDataModule, StateError, World
 
@@ -61,7 +61,7 @@ def test_every_number_of_ranks_trains_on_the_same_global_batches(page):
 
 
 def test_a_run_resumes_at_the_batch_where_it_was(page, tmp_path):
-    def fit(step: int, **options):
+    def fit(step: int, *callbacks, **options):
         data = LanceDataModule(
             "data/rows.lance",
             sampler=page.Rotate(step),
@@ -69,16 +69,22 @@ def test_a_run_resumes_at_the_batch_where_it_was(page, tmp_path):
             stage_splits={"val": "train"},
         )
         model = Recorder()
-        saver = ModelCheckpoint(
-            tmp_path, "{step}", every_n_train_steps=5, save_top_k=-1
+        trainer = quiet_trainer(
+            tmp_path,
+            callbacks=[*callbacks],
+            max_epochs=2,
         )
-        quiet_trainer(
-            tmp_path, enable_checkpointing=True, callbacks=[saver], max_epochs=2
-        ).fit(model, data, **options)
+        trainer.fit(model, data, **options)
         return model.seen["train"]
 
-    seen = fit(3)
-    saved = str(tmp_path / "step=5.ckpt")
+    saved = str(tmp_path / "saved.ckpt")
+
+    class SaveFifth(L.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 5:
+                trainer.save_checkpoint(saved)
+
+    seen = fit(3, SaveFifth())
     assert flat(seen) == [*expected(0), *expected(1)]
     assert fit(3, ckpt_path=saved) == seen[5:]
     with pytest.raises(StateError, match=r"'step': 3.*'step': 4"):
