@@ -11,12 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from lance_lightning import Shuffle, StateError
+from lance_lightning import StateError
 from lance_lightning.datamodule.fit_position import FitPosition
 from lance_lightning.datamodule.progress import Phase
 from lance_lightning.loading.loader import LanceDataLoader, state_of
 from lance_lightning.loading.stream import Stream
 from lance_lightning.ordering import TrainShare, World
+from lance_lightning.samplers.builtin import ShuffleOrder
 from lance_lightning.tables.plan import range_plan
 
 STEPS = 6
@@ -29,7 +30,8 @@ class Loader(LanceDataLoader):
         self._clock = clock
         plan = range_plan("train", 0, 4 * STEPS)
         share = TrainShare(4 * STEPS, 4, World(), drop_last=False, strided=True)
-        self._reader = SimpleNamespace(stream=Stream(plan, share, Shuffle(), 0))
+        order = ShuffleOrder(4 * STEPS, 0)
+        self._reader = SimpleNamespace(stream=Stream(plan, share, order, 0))
 
     def __repr__(self):
         return "Loader()"
