@@ -77,7 +77,7 @@ test-wheel: $(READY)  ## try the wheel without extras, development tools and src
 	@echo "==> installing the wheel into $(BARE)"
 	@$(PYTHON) -m venv $(BARE)
 	@$(BARE)/bin/python $(PIP_INSTALL) -c constraints.txt $(BARE)/dist/*.whl
-	@cd $(BARE)/repository && env -u PYTHONPATH ../bin/python tests/bare_wheel.py
+	@cd $(BARE)/repository && env -u PYTHONPATH ../bin/python tests/helpers/apps/bare_wheel.py
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Tables, modules and trainers that the tests share."""
+"""Fixtures of all tests, and how long one of the default run may take."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import lance
-import lightning as L
-import numpy as np
-import pyarrow as pa
 import pytest
-import torch
-from processes import EXAMPLES, run_script
-from worker_in_process import InProcessLoader
+
+from tests.helpers.processes import EXAMPLES, run_script
+from tests.helpers.tables import write_table
+from tests.helpers.worker_in_process import InProcessLoader
 
 MOST_SECONDS = 10
 
@@ -45,27 +42,6 @@ def pytest_runtest_call(item):
             pytrace=False,
         )
     return result
-
-
-def make_table(rows: int, start: int = 0) -> pa.Table:
-    """Return a table whose every column follows from the id."""
-    ids = np.arange(start, start + rows, dtype=np.int64)
-    vectors = (ids[:, None] * 4 + np.arange(4)).astype(np.float32)
-    return pa.table(
-        {
-            "id": ids,
-            "label": pa.array(ids % 3, pa.int64()),
-            "vector": pa.FixedSizeListArray.from_arrays(vectors.ravel(), 4),
-            "name": [f"row-{i}" for i in ids],
-        }
-    )
-
-
-def write_table(path, rows: int, rows_per_file: int | None = None) -> str:
-    """Write `make_table` as a Lance dataset and return its URI."""
-    options = {} if rows_per_file is None else {"max_rows_per_file": rows_per_file}
-    lance.write_dataset(make_table(rows), str(path), **options)
-    return str(path)
 
 
 @pytest.fixture(autouse=True)
@@ -126,58 +102,3 @@ def own_table(tmp_path) -> str:
 def shared_cache(_cache_dir, shared, monkeypatch) -> None:
     """Keep what was built for tests that do not ask where it comes from."""
     monkeypatch.setenv("LANCE_LIGHTNING_CACHE_DIR", str(shared / "cache"))
-
-
-class Recorder(L.LightningModule):
-    """A model that trains a weight and keeps the ids of every batch it saw."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(4, 1)
-        self.seen: dict[str, list[list[int]]] = {
-            "train": [],
-            "val": [],
-            "test": [],
-            "predict": [],
-        }
-
-    def step(self, batch, stage: str):
-        self.seen[stage].append(batch["id"].tolist())
-        return self.layer(batch["vector"]).square().mean()
-
-    def training_step(self, batch, batch_idx):
-        return self.step(batch, "train")
-
-    def validation_step(self, batch, batch_idx, dataloader_idx=0):
-        self.log("val_loss", self.step(batch, "val"))
-
-    def test_step(self, batch, batch_idx, dataloader_idx=0):
-        self.log("test_loss", self.step(batch, "test"))
-
-    def predict_step(self, batch, batch_idx, dataloader_idx=0):
-        self.step(batch, "predict")
-        return batch["id"]
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.0)
-
-
-def quiet_trainer(tmp_path, **options) -> L.Trainer:
-    """Return a CPU trainer that prints and writes nothing it is not asked for."""
-    defaults = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "default_root_dir": str(tmp_path),
-        "max_epochs": 1,
-        "num_sanity_val_steps": 0,
-    }
-    return L.Trainer(**{**defaults, **options})
-
-
-def flat(batches) -> list[int]:
-    """Return the ids of all batches in one list."""
-    return [i for batch in batches for i in batch]

@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from conftest import quiet_trainer
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader
 
 from lance_lightning import ArrowSource, LanceDataModule, SeparateSources, Sequential
 from lance_lightning.callbacks.batch_size import LogBatchSize
+from tests.helpers.trainers import quiet_trainer
 
 MODES = ("max_size_cycle", "max_size", "min_size", "sequential")
 # Ids 0..22 (batches of 10, 10, 3) and 23..29 (one of 7); the columns are named as the

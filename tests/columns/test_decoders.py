@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from own_batches import as_it_is
 from PIL import Image
 
 from lance_lightning import LanceDataModule, Sequential, Shuffle
 from lance_lightning.columns.decoders import decode_image
 from lance_lightning.errors import ConfigError, DataError, DecodeError
 from lance_lightning.formats.format import Format
+from tests.helpers.own_batches import as_it_is
 
 ROWS = 50
 

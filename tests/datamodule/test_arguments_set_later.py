@@ -6,7 +6,6 @@ import copy
 import pickle
 
 import pytest
-from conftest import Recorder, quiet_trainer
 
 from lance_lightning import (
     ConfigError,
@@ -16,6 +15,8 @@ from lance_lightning import (
     SequentialSplit,
     Shuffle,
 )
+from tests.helpers.models import Recorder
+from tests.helpers.trainers import quiet_trainer
 
 COUNTS = SequentialSplit(counts={"train": 60, "val": 43})
 

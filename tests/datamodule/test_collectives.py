@@ -6,22 +6,23 @@ import inspect
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import lance
 import pyarrow as pa
 import pytest
-from conftest import Recorder, flat, quiet_trainer, write_table
 from lightning.pytorch import Callback
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer import call
-from processes import free_port, of_rank, written
 
 from lance_lightning import ArrowSource, LanceDataModule, LanceSource, RandomSplit
 from lance_lightning.datamodule import asked
 from lance_lightning.datamodule.ranks import Ranks
+from tests.helpers.models import Recorder
+from tests.helpers.processes import APPS, free_port, of_rank, written
+from tests.helpers.tables import flat, write_table
+from tests.helpers.trainers import quiet_trainer
 
-APP = Path(__file__).with_name("rank_zero_app.py")
+APP = APPS / "rank_zero_app.py"
 PARTS = RandomSplit({"train": 0.6, "val": 0.3, "test": 0.1})
 HOOKS = [name for name in dir(Callback) if name.startswith("on_")]
 

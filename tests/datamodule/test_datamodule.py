@@ -9,7 +9,6 @@ import lance
 import lightning as L
 import pytest
 import torch
-from conftest import Recorder, flat, make_table, quiet_trainer, write_table
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from torch.utils.data import DataLoader
 
@@ -25,6 +24,9 @@ from lance_lightning import (
     SequentialSplit,
     SourceError,
 )
+from tests.helpers.models import Recorder
+from tests.helpers.tables import flat, make_table, write_table
+from tests.helpers.trainers import quiet_trainer
 
 STAGES = ("train", "val", "test", "predict")
 SPLITS = SequentialSplit(counts={"train": 61, "val": 21, "test": 11, "predict": 10})

@@ -11,7 +11,6 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from conftest import Recorder, make_table, quiet_trainer
 
 from lance_lightning import (
     AllRows,
@@ -31,6 +30,9 @@ from lance_lightning import (
 )
 from lance_lightning.ordering.shares import TrainShare
 from lance_lightning.ordering.world import World
+from tests.helpers.models import Recorder
+from tests.helpers.tables import make_table
+from tests.helpers.trainers import quiet_trainer
 
 COLUMNS = "'id', 'label', 'vector', 'name'"
 STAGES = "'train', 'val', 'test', 'predict'"

@@ -6,9 +6,10 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import write_table
-from resuming import STEPS, Resumable, Runs, SaveFrom
-from test_position import Looks, Wrapper
+
+from tests.datamodule.test_position import Looks, Wrapper
+from tests.helpers.resuming import STEPS, Resumable, Runs, SaveFrom
+from tests.helpers.tables import write_table
 
 HOOKS = (
     "on_train_start",

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import enum
 import json
-import pickle
 
 import lance
-import lightning as L
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
 import yaml
-from conftest import Recorder, flat, make_table, quiet_trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, ModelCheckpoint
+from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import OmegaConf
 
 from lance_lightning import (
@@ -41,9 +35,9 @@ from lance_lightning import (
     Shuffle,
 )
 from lance_lightning.datamodule.plain_specs import SPECS
-
-SECRET = "hunter2-hunter2"
-
+from tests.helpers.hyperparameters import TrainOnly, plain_types, saved
+from tests.helpers.tables import flat, make_table
+from tests.helpers.trainers import quiet_trainer
 
 pytestmark = pytest.mark.usefixtures("shared_cache")
 
@@ -60,31 +54,8 @@ def permutation(tmp_path_factory, shared_table) -> str:
     return uri
 
 
-class TrainOnly(Recorder):
-    """A model that does not validate."""
-
-    validation_step = L.LightningModule.validation_step
-
-
-def saved(data, tmp_path, **options) -> str:
-    """Fit two steps and return the path of the checkpoint."""
-    trainer = quiet_trainer(tmp_path, max_steps=2, **options)
-    validates = is_overridden("val_dataloader", data)
-    trainer.fit(Recorder() if validates else TrainOnly(), datamodule=data)
-    trainer.save_checkpoint(tmp_path / "run.ckpt")
-    return str(tmp_path / "run.ckpt")
-
-
-def plain_types(value) -> bool:
-    """Tell whether there is nothing but Python's own plain types in a value."""
-    if type(value) is dict:
-        return all(type(k) is str and plain_types(v) for k, v in value.items())
-    if type(value) is list:
-        return all(plain_types(each) for each in value)
-    return type(value) in (bool, int, float, str, type(None))
-
-
 # -- a checkpoint and back ----------------------------------------------------
+
 
 MODULES = {
     "defaults": lambda table, _: {"source": table},
@@ -248,198 +219,6 @@ def test_a_permutation_table_in_memory_is_asked_for_again(table, permutation, tm
     path = saved(data, tmp_path)
     with pytest.raises(ConfigError, match=r"splits\.table \(pyarrow\.lib\.Table\)"):
         LanceDataModule.load_from_checkpoint(path)
-
-
-# -- secrets ------------------------------------------------------------------
-
-
-def files_that_hold(secret: str, folder) -> list[str]:
-    return [
-        str(path)
-        for path in folder.rglob("*")
-        if path.is_file() and secret.encode() in path.read_bytes()
-    ]
-
-
-@pytest.mark.parametrize("kind", ["lance", "lancedb", "separate"])
-def test_a_secret_option_is_written_nowhere(
-    table, tmp_path, monkeypatch, caplog, capsys, kind
-):
-    monkeypatch.setenv("LANCE_LIGHTNING_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    options = {"aws_secret_access_key": SECRET}
-    source = {
-        "lance": lambda: LanceSource(table, storage_options=options),
-        "lancedb": lambda: LanceDBSource(
-            table.rpartition("/")[0], "table", storage_options=options
-        ),
-        "separate": lambda: SeparateSources(
-            train=LanceSource(table, storage_options=options)
-        ),
-    }[kind]()
-    splits = {} if kind == "separate" else {"splits": SequentialSplit(fixed=["train"])}
-    data = LanceDataModule(source, **splits)
-    with caplog.at_level("DEBUG"):
-        path = saved(
-            data,
-            tmp_path,
-            enable_checkpointing=True,
-            callbacks=[ModelCheckpoint(tmp_path / "saved", every_n_train_steps=1)],
-            logger=CSVLogger(tmp_path / "logs"),
-            log_every_n_steps=1,
-        )
-    assert len(list(tmp_path.rglob("*.ckpt"))) == 2
-    assert len(list(tmp_path.rglob("hparams.yaml"))) == 1
-    if kind != "separate":
-        assert list((tmp_path / "cache").rglob("*.json"))
-    assert files_that_hold(SECRET, tmp_path) == []
-    assert SECRET not in caplog.text
-    assert SECRET not in "".join(capsys.readouterr())
-    shown = [
-        repr(source),
-        str(data),
-        repr(data),
-        str(data.hparams),
-        repr(data.plan("train")),
-    ]
-    shown += [repr(data.snapshot("train")), str(data.hparams_initial)]
-    assert SECRET not in "".join(shown)
-    # The environment holds it, so a pickle need not.
-    pickled = pickle.dumps(data)
-    assert SECRET.encode() not in pickled
-    assert pickle.loads(pickled).snapshot("train") == data.snapshot("train")
-    assert pickle.loads(pickled)._config.sources == data._config.sources
-
-    with pytest.raises(ConfigError, match="a secret") as caught:
-        LanceDataModule.load_from_checkpoint(path)
-    assert "aws_secret_access_key" in str(caught.value)
-    assert LanceDataModule.load_from_checkpoint(path, source=source).hparams == (
-        data.hparams
-    )
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        f"s3://user:{SECRET}@bucket/table.lance",
-        f"az://container/table.lance?sig={SECRET}",
-    ],
-)
-def test_a_password_in_a_uri_is_kept_by_no_hyperparameter(uri, tmp_path):
-    shown = uri.replace(f"user:{SECRET}@", "").partition("?")[0]
-    sources = [uri, LanceSource(uri), SeparateSources(train=uri)]
-    for source in sources:
-        data = LanceDataModule(source)
-        torch.save(dict(data.hparams), tmp_path / "hparams.pt")
-        texts = [str(data), repr(data), str(data.hparams), str(data.hparams_initial)]
-        assert all(SECRET not in text for text in texts)
-        assert shown in str(data.hparams)
-        assert files_that_hold(SECRET, tmp_path) == []
-        with pytest.raises(ConfigError, match="a checkpoint cannot hold source") as e:
-            LanceDataModule(**torch.load(tmp_path / "hparams.pt", weights_only=True))
-        assert SECRET not in str(e.value)
-
-
-# -- subclasses ---------------------------------------------------------------
-
-
-class Digits(LanceDataModule):
-    """The common subclass: a few arguments of its own."""
-
-    def __init__(self, folder, batch_size=16, noise=0.5):
-        splits = RandomSplit({"train": 0.8, "val": 0.2})
-        super().__init__(f"{folder}/table.lance", splits=splits, batch_size=batch_size)
-        self.save_hyperparameters()
-        self.noise = noise
-
-
-class Open(LanceDataModule):
-    """A subclass that hands keywords on."""
-
-    def __init__(self, folder, **kwargs):
-        super().__init__(source=f"{folder}/table.lance", **kwargs)
-        self.save_hyperparameters()
-
-
-class Adds(LanceDataModule):
-    """A subclass that adds an argument to those of the base class."""
-
-    def __init__(self, *args, noise=0.5, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.save_hyperparameters("noise")
-        self.noise = noise
-
-
-class Configured(LanceDataModule):
-    """A subclass made of one config."""
-
-    def __init__(self, config):
-        super().__init__(config["source"], batch_size=config["batch_size"])
-        self.save_hyperparameters({"config": config})
-
-
-class OfFrame(LanceDataModule):
-    """A subclass with an argument that cannot be compared."""
-
-    def __init__(self, data_frame, batch_size=4):
-        table = pa.Table.from_pandas(data_frame, preserve_index=False)
-        super().__init__(ArrowSource(table), batch_size=batch_size)
-        self.save_hyperparameters(ignore=["data_frame"])
-
-
-SUBCLASSES = {
-    "own arguments": lambda f: Digits(f, batch_size=8, noise=0.1),
-    "keywords": lambda f: Open(f, batch_size=8, splits=RandomSplit({"train": 0.5})),
-    "adds": lambda f: Adds(f"{f}/table.lance", noise=0.1, batch_size=8),
-    "config": lambda f: Configured({"source": f"{f}/table.lance", "batch_size": 8}),
-    "omegaconf": lambda f: Configured(
-        OmegaConf.create({"source": f"{f}/table.lance", "batch_size": 8})
-    ),
-    "a spec": lambda f: Open(f, sampler=Sequential()),
-}
-
-
-@pytest.mark.parametrize("name", SUBCLASSES)
-def test_a_subclass_comes_back_from_its_checkpoint(table, tmp_path, name):
-    data = SUBCLASSES[name](table.rpartition("/")[0])
-    path = saved(data, tmp_path)
-    assert plain_types(
-        torch.load(path, weights_only=True)["datamodule_hyper_parameters"]
-    )
-    again = type(data).load_from_checkpoint(path)
-    assert again.hparams == data.hparams
-    assert again.batch_size == data.batch_size
-    assert again.sampler == data.sampler
-    assert getattr(again, "noise", None) == getattr(data, "noise", None)
-    assert again.plan("train") == data.plan("train")
-
-
-def test_a_subclass_may_take_what_cannot_be_compared(tmp_path):
-    data = OfFrame(pd.DataFrame({"id": range(9), "vector": [[0.0] * 4] * 9}))
-    assert dict(data.hparams) == {"batch_size": 4}
-    assert len(data.train_dataloader()) == 3
-
-
-def test_a_namespace_of_arguments_is_saved_as_plain_values(table):
-    class Parsed(LanceDataModule):
-        def __init__(self, args):
-            super().__init__(args.source)
-            self.save_hyperparameters(args)
-
-    args = argparse.Namespace(source=table, sampler=Shuffle(), n=np.int64(3))
-    hparams = dict(Parsed(args).hparams)
-    assert hparams["n"] == 3
-    assert plain_types(hparams)
-
-
-def test_a_subclasss_secrets_are_not_saved(table):
-    class Remote(LanceDataModule):
-        def __init__(self, uri, storage_options):
-            super().__init__(LanceSource(uri, storage_options=storage_options))
-            self.save_hyperparameters()
-
-    data = Remote(f"s3://user:{SECRET}@bucket/t.lance", {"aws_token": SECRET})
-    assert SECRET not in str(data.hparams) + str(data.hparams_initial)
 
 
 # -- loggers ------------------------------------------------------------------

@@ -17,8 +17,6 @@ import lightning as L
 import pyarrow as pa
 import pytest
 import torch
-from conftest import quiet_trainer
-from own_samplers import ByEpoch
 from torch.utils.data import BatchSampler
 
 import lance_lightning
@@ -31,8 +29,10 @@ from lance_lightning import (
     StateError,
 )
 from lance_lightning.loading.state import IterableState, LoaderState, ModuleState
+from tests.helpers.own_samplers import ByEpoch
+from tests.helpers.trainers import quiet_trainer
 
-FOLDER = Path(__file__).parent / "data" / "state_version_1"
+FOLDER = Path(__file__).parents[1] / "data" / "state_version_1"
 ROWS = json.loads((FOLDER / "rows.json").read_text())
 LOADERS = json.loads((FOLDER / "loaders.json").read_text())
 SPLITS = RandomSplit(counts={"train": 23, "val": 14})

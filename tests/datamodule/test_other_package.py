@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import Recorder, quiet_trainer
 
 from lance_lightning import ConfigError, LanceDataModule
+from tests.helpers.models import Recorder
+from tests.helpers.trainers import quiet_trainer
 
 SCRIPT = """
 import json, sys

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import lance
-from conftest import make_table, write_table
 
 from lance_lightning import LanceDataModule, RandomSplit
+from tests.helpers.tables import make_table, write_table
 
 
 def test_permutation_of_the_module_has_the_rows_of_the_loader(tmp_path):

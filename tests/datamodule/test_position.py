@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import multiprocessing
-from itertools import islice
 
 import lightning as L
 import pytest
 import torch
-from conftest import flat, write_table
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.utilities import CombinedLoader
-from resuming import BATCH, STEPS, Resumable, Runs, SaveFrom
 
 from lance_lightning import LanceDataModule, RandomSplit, Shuffle
-
-BEFORE = ("setup", "on_fit_start", "on_sanity_check_start", "on_train_start")
-WITHIN = (
-    "on_train_epoch_start",
-    "on_train_batch_start",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "on_train_batch_end",
-    "on_validation_start",
-    "on_validation_epoch_start",
-    "on_validation_batch_start",
-    "on_validation_batch_end",
-    "on_validation_epoch_end",
-    "on_validation_end",
-    "on_train_epoch_end",
+from tests.helpers.looks import (
+    BEFORE,
+    HOOKS,
+    WITHIN,
+    Looks,
+    Wrapper,
+    of_the_hook,
+    of_the_loader,
 )
-AFTER = ("on_train_end", "on_fit_end", "on_save_checkpoint")
-HOOKS = BEFORE + WITHIN + AFTER
+from tests.helpers.resuming import BATCH, STEPS, Resumable, Runs, SaveFrom
+from tests.helpers.tables import write_table
 
 
 @pytest.fixture(scope="module")
@@ -45,43 +33,6 @@ def runs(tmp_path_factory) -> Runs:
 @pytest.fixture(scope="module")
 def unbroken(runs):
     return runs.rows(max_epochs=4)
-
-
-def of_the_hook(trainer):
-    return iter(trainer.datamodule.train_dataloader())
-
-
-def of_the_loader(trainer):
-    # There is none yet in the first hooks.
-    return iter(trainer.train_dataloader or [None])
-
-
-class Looks(L.Callback):
-    """Takes batches of the training loader from hooks, and keeps the iterators.
-
-    Args:
-        hooks: From which.
-        looks: What makes an iterator.
-        batches: How many are taken; None is all.
-    """
-
-    def __init__(self, hooks=HOOKS, looks=(of_the_hook, of_the_loader), batches=1):
-        self.seen: list[tuple[str, int, list[int]]] = []
-        self.kept: list = []
-        for hook in hooks:
-            setattr(self, hook, self._looker(hook, looks, batches))
-
-    def _looker(self, hook, looks, batches):
-        def look(trainer, module, *args, **kwargs):
-            for make in looks:
-                iterator = make(trainer)
-                self.kept.append(iterator)
-                taken = list(islice(iterator, batches))
-                if taken != [None]:
-                    rows = flat(batch["id"].tolist() for batch in taken)
-                    self.seen.append((hook, trainer.current_epoch, rows))
-
-        return look
 
 
 class StepLooks(Resumable):
@@ -296,19 +247,6 @@ def test_a_look_at_a_validation_loader_takes_no_worker_from_it(runs):
     plain = runs.fit().validations
     model = Runs(runs.folder, runs.uri, {"num_workers": 1}, {}, Evaluates).fit()
     assert model.validations == plain
-
-
-class Wrapper:
-    """A user's loader that iterates ours."""
-
-    def __init__(self, loader):
-        self.loader = loader
-
-    def __len__(self):
-        return len(self.loader)
-
-    def __iter__(self):
-        yield from self.loader
 
 
 class Eager(Wrapper):

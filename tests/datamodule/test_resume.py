@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, field, replace
-
-import lightning as L
-import pyarrow as pa
 import pytest
-import torch
-from conftest import write_table
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
-from lightning.pytorch.tuner import Tuner
-from resuming import BATCH, STEPS, Resumable, Runs, SaveFrom
 
-from lance_lightning import LanceDataModule, RandomSplit, StateError
-from lance_lightning.loading.clock import EpochClock
-from lance_lightning.loading.loader import LanceDataLoader
-from lance_lightning.loading.sizing import window_grid
-from lance_lightning.loading.stream import Stream
-from lance_lightning.ordering.shares import TrainShare
-from lance_lightning.ordering.world import World
-from lance_lightning.samplers.builtin import BlockShuffleOrder
-from lance_lightning.tables.plan import range_plan
-
-TWO_LOADERS = {
-    "stage_splits": {"train": ["a", "b"]},
-    "splits": RandomSplit(counts={"a": 23, "b": 9, "val": 5}),
-}
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Runs:
-    folder = tmp_path_factory.mktemp("resume")
-    return Runs(folder, write_table(folder / "t.lance", 37, rows_per_file=10))
-
-
-class Planning(Resumable):
-    """Asks how many steps there will be, before the loops are restored."""
-
-    def configure_optimizers(self):
-        assert self.trainer.estimated_stepping_batches > 0
-        return super().configure_optimizers()
+from tests.helpers.resume_cases import (
+    LIMITS,
+    QUICK,
+    TWO_LOADERS,
+    Case,
+    Planning,
+    dropped_by_lightning,
+)
+from tests.helpers.resuming import STEPS, Resumable, Runs, SaveFrom
 
 
 class Fetching(Resumable):
@@ -59,43 +31,9 @@ class Cutting(Resumable):
         return -1 if batch_idx == 3 else None
 
 
-@dataclass(frozen=True)
-class Case:
-    """A configuration, and how far it runs.
-
-    Args:
-        epochs: Epochs of the run that is broken off; None ends it by ``steps``.
-        steps: Optimizer steps of it.
-        trainer: More arguments of the trainer.
-        module: Arguments of the data module.
-        model: The class of the model.
-        epoch: Steps of an epoch.
-    """
-
-    epochs: int | None = None
-    steps: int | None = None
-    trainer: dict = field(default_factory=dict)
-    module: dict = field(default_factory=dict)
-    model: type[Resumable] = Resumable
-    epoch: int = STEPS
-
-    def limits(self, more: bool) -> dict:
-        """Return where a run ends; the unbroken one goes on after the broken one."""
-        if self.epochs is None:
-            return {"max_epochs": -1, "max_steps": self.steps + more * self.steps // 2}
-        return {"max_epochs": self.epochs + more}
-
-
-LIMITS = {"epochs": {"max_epochs": 3}, "steps": {"max_epochs": -1, "max_steps": 16}}
 ACCUMULATE = {"accumulate_grad_batches": 3}
-QUICK = {
-    "epochs": Case(2),
-    "steps": Case(None, 10),
-    "validate every 4, steps": Case(None, 10, {"val_check_interval": 4}),
-    "limit, steps": Case(None, 6, {"limit_train_batches": 4}, epoch=4),
-    "two loaders": Case(2, None, {}, TWO_LOADERS),
-    "planning": Case(2, model=Planning),
-}
+
+
 SLOW = {
     "accumulate": Case(2, None, ACCUMULATE),
     "accumulate, steps": Case(None, 3, ACCUMULATE),
@@ -149,19 +87,6 @@ SLOW = {
     "sanity check": Case(2, None, {"num_sanity_val_steps": 2}),
     "drop last": Case(2, None, {}, {"drop_last": True}, epoch=5),
 }
-
-
-def dropped_by_lightning(case: Case, hook: str, done: int) -> int:
-    """Return the batches by which Lightning itself makes the resumed run shorter.
-
-    A checkpoint of ``on_train_epoch_start`` counts the epoch that begins but not its
-    batches, and the loop leaves it at once. ``max_steps`` hides this: the loop goes on
-    until it has them. (There a checkpoint at the end of an epoch opens that epoch
-    again, Lightning's issues 19617 and 19403, but no row may be lost in it.)
-    """
-    if case.epochs is None or hook != "on_train_epoch_start" or done == 0:
-        return 0
-    return case.epoch
 
 
 def check_every_checkpoint(runs: Runs, case: Case, folder, done) -> int:
@@ -385,268 +310,3 @@ def test_another_worker_count_goes_on(runs, tmp_path, before, after):
     (saved,) = saver.saved
     rows = runs.rows(saved.path, module={"num_workers": after}, max_epochs=3)
     assert rows == unbroken[8:]
-
-
-# -- what the trainer's count alone does not say ---------------------------------------
-
-
-@pytest.mark.parametrize("limit", ["epochs", "steps"])
-@pytest.mark.parametrize(
-    ("module", "trainer", "steps"),
-    [
-        ({"batch_size": 6}, {}, 4),
-        ({"batch_size": 3}, {}, 8),
-        ({}, {"limit_train_batches": 4}, 4),
-        ({"batch_size": 3}, {"limit_train_batches": 5}, 5),
-    ],
-)
-def test_the_end_of_an_epoch_goes_on_with_other_steps(
-    runs, tmp_path, limit, module, trainer, steps
-):
-    limits = LIMITS[limit]
-    saver = SaveFrom(
-        tmp_path, ("on_train_epoch_end", "on_validation_end"), done={6, 12}
-    )
-    runs.fit(callbacks=[saver], **limits)
-    unbroken = runs.rows(module=module, max_epochs=9, **trainer)
-    assert len(unbroken) == 9 * steps
-    for saved in saver.saved:
-        rows = runs.rows(saved.path, module=module, **limits, **trainer)
-        epochs = saved.done // STEPS
-        assert rows == unbroken[epochs * steps :][: len(rows)], str(saved)
-        if limit == "epochs":
-            assert len(rows) == (3 - epochs) * steps
-        else:
-            assert len(rows) == 16 - saved.done
-
-
-def test_the_middle_of_an_epoch_asks_for_the_same_global_batch(runs, tmp_path):
-    saver = SaveFrom(tmp_path, ("on_train_batch_end",), done={8})
-    runs.fit(callbacks=[saver], max_epochs=2)
-    (saved,) = saver.saved
-    with pytest.raises(StateError) as caught:
-        runs.fit(saved.path, module={"batch_size": 6}, max_epochs=2)
-    said = str(caught.value)
-    assert "batch 2 of 4 rows over all ranks" in said
-    assert "a global batch has 6 rows" in said
-    assert "set global_batch_size=4" in said
-    assert "at the end of an epoch" in said
-
-
-def test_the_middle_of_an_epoch_asks_for_the_same_steps(runs, tmp_path):
-    saver = SaveFrom(tmp_path, ("on_train_batch_end",), done={8})
-    runs.fit(callbacks=[saver], max_epochs=2)
-    (saved,) = saver.saved
-    with pytest.raises(StateError) as caught:
-        runs.fit(saved.path, max_epochs=2, limit_train_batches=5)
-    said = str(caught.value)
-    assert "batch 2 of an epoch of 6 steps, and here an epoch has 5" in said
-    assert "limit_train_batches" in said
-
-
-def test_a_second_fit_goes_on_with_the_next_epoch(runs):
-    unbroken = runs.rows(max_epochs=5)
-    data, model = runs.data(), Resumable()
-    trainer = runs.trainer_of(max_epochs=2)
-    trainer.fit(model, datamodule=data)
-    trainer.fit_loop.max_epochs = 4
-    trainer.fit(model, datamodule=data)
-    assert model.seen["train"] == unbroken[:24]
-    # Another trainer counts from 0 and the module goes on.
-    runs.trainer_of(max_epochs=1).fit(model, datamodule=data)
-    assert model.seen["train"] == unbroken
-
-
-def test_a_second_fit_with_another_module_begins_at_the_first_epoch(runs):
-    unbroken = runs.rows(max_epochs=2)
-    model = Resumable()
-    trainer = runs.trainer_of(max_epochs=1)
-    trainer.fit(model, datamodule=runs.data())
-    trainer.fit_loop.max_epochs = 3
-    trainer.fit(model, datamodule=runs.data())
-    assert model.seen["train"] == unbroken[:6] + unbroken
-
-
-def test_a_second_fit_can_be_resumed(runs, tmp_path):
-    model, data = Resumable(), runs.data()
-    saver = SaveFrom(tmp_path, ("on_train_batch_end", "on_train_epoch_end"))
-    trainer = runs.trainer_of([saver], max_epochs=-1, max_steps=9)
-    trainer.fit(model, datamodule=data)
-    trainer.fit_loop.epoch_loop.max_steps = 20
-    trainer.fit(model, datamodule=data)
-    unbroken = runs.rows(max_epochs=5)
-    # The first fit stopped in mid-epoch; every fit begins an epoch.
-    assert model.seen["train"] == unbroken[:9] + unbroken[12:23]
-    for saved in saver.saved:
-        if saved.done > 9:
-            rows = runs.rows(saved.path, max_epochs=-1, max_steps=20)
-            assert rows == model.seen["train"][saved.done :], str(saved)
-
-
-def test_evaluation_after_a_stop_leaves_the_position(runs, tmp_path):
-    unbroken = runs.rows(max_epochs=3)
-    model, data = Resumable(), runs.data()
-    trainer = runs.trainer_of(max_epochs=-1, max_steps=8)
-    trainer.fit(model, datamodule=data)
-    trainer.validate(model, datamodule=data, verbose=False)
-    trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=False)
-    assert runs.rows(tmp_path / "x.ckpt", max_epochs=-1, max_steps=18) == unbroken[8:]
-
-
-def test_overfitting_goes_on_with_its_batches(runs, tmp_path):
-    runs = Runs(runs.folder, runs.uri, {}, {"overfit_batches": 3})
-    unbroken = runs.rows(max_epochs=4)
-    assert unbroken == unbroken[:3] * 4
-    saver = SaveFrom(tmp_path, ("on_train_batch_end", "on_train_epoch_end"))
-    runs.fit(callbacks=[saver], max_epochs=2)
-    for saved in saver.saved:
-        assert runs.rows(saved.path, max_epochs=4) == unbroken[saved.done :], str(saved)
-
-
-def test_a_fit_after_the_learning_rate_finder_begins_at_the_beginning(runs):
-    class Tuned(Resumable):
-        lr = 0.1
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=self.lr)
-
-    model, data = Tuned(), runs.data()
-    trainer = runs.trainer_of(max_epochs=2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the finder itself
-        Tuner(trainer).lr_find(
-            model, datamodule=data, num_training=8, early_stop_threshold=None
-        )
-    assert len(model.seen["train"]) >= 8
-    model.seen["train"].clear()
-    trainer.fit(model, datamodule=data)
-    assert model.seen["train"] == runs.rows(max_epochs=2)
-
-
-# -- a checkpoint without our state ----------------------------------------------------
-
-
-class Renamed(LanceDataModule):
-    """Lightning keys a data module's state by the name of its class."""
-
-
-@pytest.mark.parametrize("limit", ["epochs", "steps"])
-@pytest.mark.parametrize("module", [{}, TWO_LOADERS], ids=["one", "two"])
-def test_without_our_state_the_trainers_count_is_the_position(
-    runs, tmp_path, limit, module
-):
-    runs = Runs(runs.folder, runs.uri, module)
-    unbroken = runs.rows(**LIMITS[limit])
-    saver = SaveFrom(tmp_path, done={2, 6})
-    runs.fit(callbacks=[saver], max_epochs=1)
-    for saved in saver.saved:
-        checkpoint = torch.load(saved.path, weights_only=True)
-        checkpoint["Renamed"] = checkpoint.pop("LanceDataModule")
-        torch.save(checkpoint, saved.path)
-        with pytest.warns(UserWarning, match="holds no data state of LanceDataModule"):
-            rows = runs.rows(saved.path, **LIMITS[limit])
-        dropped = dropped_by_lightning(QUICK[limit], saved.hook, saved.done)
-        assert len(rows) == len(unbroken) - saved.done - dropped
-        assert rows == unbroken[saved.done :][: len(rows)], str(saved)
-
-
-def test_another_loaders_state_is_left_alone(runs, tmp_path):
-    class Rows(torch.utils.data.DataLoader):
-        def state_dict(self):
-            return {"rows": 3}
-
-        def load_state_dict(self, state):
-            raise AssertionError
-
-    class Other(L.LightningDataModule):
-        def train_dataloader(self):
-            rows = [{"id": i, "vector": torch.zeros(4)} for i in range(24)]
-            return Rows(rows, batch_size=BATCH)
-
-    saver = SaveFrom(tmp_path, ("on_train_batch_end",), done={8})
-    trainer = runs.trainer_of([saver], max_epochs=2)
-    with pytest.warns(UserWarning, match="does not have many workers|validation_step"):
-        trainer.fit(Resumable(), datamodule=Other())
-    unbroken = runs.rows(max_epochs=3)
-    with pytest.warns(UserWarning, match="holds no data state"):
-        assert runs.rows(saver.saved[0].path, max_epochs=3) == unbroken[8:]
-
-
-# -- the state -------------------------------------------------------------------------
-
-
-def leaves(value):
-    if isinstance(value, dict):
-        assert all(type(key) is str for key in value)
-        for item in value.values():
-            yield from leaves(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from leaves(item)
-    else:
-        yield value
-
-
-def test_the_state_is_small_and_plain(runs, tmp_path):
-    saver = SaveFrom(tmp_path)
-    runs.fit(callbacks=[saver], max_epochs=2)
-    for saved in saver.saved:
-        state = saved.state()  # loaded with weights_only=True
-        kinds = {type(leaf) for leaf in leaves(state)}
-        assert kinds <= {int, str, bool, type(None)}
-        torch.save(state, tmp_path / "state.pt")
-        assert (tmp_path / "state.pt").stat().st_size < 4096
-        loader = torch.load(saved.path, weights_only=True)["loops"]["fit_loop"]
-        assert {type(leaf) for leaf in leaves(loader)} <= {int, bool, str, type(None)}
-
-
-def test_a_place_far_into_an_epoch_is_found_by_its_windows_alone(runs):
-    counted: list[int] = []
-
-    class Counting(BlockShuffleOrder):
-        def indices(self, positions, epoch):
-            counted.append(len(positions))
-            return super().indices(positions, epoch)
-
-    class Table:
-        """A table of a billion rows in which each row holds its own offset."""
-
-        is_local, uri, storage_options = True, "billion.lance", None
-
-        def open(self):
-            return self
-
-        def describe(self):
-            return "a table of a billion rows"
-
-        def take(self, offsets, columns):
-            return pa.table({"id": offsets})
-
-    rows, batch, at = 1_000_000_000, 256, 1_000_000
-    order = Counting(rows, 0, 64, 64 * batch * 8, batch)
-    shard = TrainShare(rows, batch, World(), drop_last=False, strided=True)
-    stream = Stream(range_plan("train", 0, rows), shard, order, seed=0)
-    made = runs.data(columns=["id"]).train_dataloader().reader
-    grid = window_grid(stream, 1 << 16)
-    sizes = replace(made.sizes, row_bytes=1 << 16, grid=grid)
-    reader = replace(made, snapshot=Table(), stream=stream, sizes=sizes)
-    loader = LanceDataLoader(reader, clock=EpochClock())
-    loader.load_state_dict({**loader.state_dict(), "epoch": 3, "batch": at})
-    batches = iter(loader)
-    first = next(batches)["id"].tolist()
-    batches.close()
-    assert first == stream.row_offsets(3, at, at + 1)[0].tolist()
-    assert len(set(first)) == batch
-    assert 0 < sum(counted) < 100 * batch  # its window, and those read ahead
-
-
-def test_the_next_fit_of_a_module_that_was_resumed_is_whole(runs, tmp_path):
-    saver = SaveFrom(tmp_path, ("on_train_batch_end",), {8})
-    runs.fit(callbacks=[saver], max_epochs=2)
-    (saved,) = saver.saved
-    data = runs.data()
-    trainer = runs.trainer_of(max_epochs=2)
-    trainer.fit(runs.model(), datamodule=data, ckpt_path=saved.path)
-    again = runs.model()
-    runs.trainer_of(max_epochs=4).fit(again, datamodule=data)
-    assert len(again.seen["train"]) == 4 * STEPS

@@ -10,9 +10,7 @@ import lance
 import pyarrow as pa
 import pytest
 import torch
-from conftest import flat, make_table, write_table
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from resuming import SPLITS, Resumable, Runs, SaveFrom
 
 from lance_lightning import (
     AllRows,
@@ -29,6 +27,8 @@ from lance_lightning import (
 from lance_lightning.datamodule.checkpoint import saved_source
 from lance_lightning.tables.identity import Identity
 from lance_lightning.tables.snapshot import Snapshot
+from tests.helpers.resuming import SPLITS, Resumable, Runs, SaveFrom
+from tests.helpers.tables import flat, make_table, write_table
 
 ROWS = 37
 STEPS = 10  # of an epoch

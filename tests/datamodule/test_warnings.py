@@ -12,19 +12,20 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from conftest import Recorder, flat
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.trainer.connectors.data_connector import warning_cache
 
 from lance_lightning import LanceDataModule
 from lance_lightning.types import OUTPUT_FORMATS
+from tests.helpers.models import Recorder
+from tests.helpers.tables import flat
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 EVERY = {"val": "train", "test": "train", "predict": "train"}
 
 
@@ -158,7 +159,7 @@ def main(uri, root, upstream):
     import lightning as L
 
     sys.path.insert(0, sys.argv[4])
-    from conftest import Recorder
+    from tests.helpers.models import Recorder
 
     from lance_lightning import LanceDataModule
 
@@ -195,7 +196,7 @@ def test_a_run_with_workers_warns_of_nothing(table, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     arguments = [table, str(tmp_path / "root"), "\n".join(listed_upstream())]
-    arguments.append(str(REPO / "tests"))
+    arguments.append(str(REPO))
     done = subprocess.run(
         [sys.executable, "-W", "always", str(script), *arguments],
         capture_output=True,

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
-from conftest import Recorder, flat, quiet_trainer
 from omegaconf import OmegaConf
-from worlds import epochs_of_ranks, rank_of
 
 from lance_lightning import (
     ConfigError,
@@ -17,6 +15,10 @@ from lance_lightning import (
     ShardedFragments,
     World,
 )
+from tests.helpers.models import Recorder
+from tests.helpers.tables import flat
+from tests.helpers.trainers import quiet_trainer
+from tests.helpers.worlds import epochs_of_ranks, rank_of
 
 SAMPLERS = {
     "default": {},

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 PAGE = (REPO / "docs" / "architecture.md").read_text()
 ROOT = REPO / "src" / "lance_lightning"
 # A row of a table of files says what the first of its cells is for.

@@ -17,7 +17,7 @@ import pytest
 from lance_lightning import LanceDataModule
 from lance_lightning.cli.command import main
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "coming_from.md").read_text("utf-8")
 IDS = list(range(120))
 

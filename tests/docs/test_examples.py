@@ -4,7 +4,8 @@ import re
 
 import lance
 import pytest
-from processes import EXAMPLES, run_script
+
+from tests.helpers.processes import EXAMPLES, run_script
 
 QUICK = ("trainer.max_epochs=1", "trainer.enable_progress_bar=false")
 

@@ -7,10 +7,11 @@ import lance
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from conftest import quiet_trainer
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from processes import EXAMPLES, run_script
+
+from tests.helpers.processes import EXAMPLES, run_script
+from tests.helpers.trainers import quiet_trainer
 
 CONFIGS = EXAMPLES.parent / "configs"
 

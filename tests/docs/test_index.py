@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md")])
 

@@ -9,11 +9,13 @@ from types import ModuleType
 
 import lightning as L
 import pytest
-from conftest import Recorder, flat, quiet_trainer, write_table
 
 from lance_lightning import LanceDataModule, StateError, World
+from tests.helpers.models import Recorder
+from tests.helpers.tables import flat, write_table
+from tests.helpers.trainers import quiet_trainer
 
-PAGE = Path(__file__).parents[1] / "docs" / "own_sampler.md"
+PAGE = Path(__file__).parents[2] / "docs" / "own_sampler.md"
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
 ROWS = 103
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import lightning as L
 import pytest
-from conftest import quiet_trainer, write_table
 from lightning.pytorch.utilities import CombinedLoader
-from resuming import Resumable, SaveFrom
 
-PAGE = Path(__file__).parents[1] / "docs" / "resuming.md"
+from tests.helpers.resuming import Resumable, SaveFrom
+from tests.helpers.tables import write_table
+from tests.helpers.trainers import quiet_trainer
+
+PAGE = Path(__file__).parents[2] / "docs" / "resuming.md"
 SEVERAL, OF_THE_MODEL = re.findall(
     r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL
 )

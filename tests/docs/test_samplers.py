@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import flat, write_table
 from hydra.utils import instantiate
 
-PAGE = Path(__file__).parents[1] / "docs" / "samplers.md"
+from tests.helpers.tables import flat, write_table
+
+PAGE = Path(__file__).parents[2] / "docs" / "samplers.md"
 TEXT = PAGE.read_text("utf-8")
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import lance
 import lancedb
 import pytest
-from conftest import make_table
-from lancedb_server import serving
 
 from lance_lightning import LanceDataModule
+from tests.helpers.lancedb_server import serving
+from tests.helpers.tables import make_table
 
-PAGE = Path(__file__).parents[1] / "docs" / "sources.md"
+PAGE = Path(__file__).parents[2] / "docs" / "sources.md"
 KEY = "planted-key"
 
 

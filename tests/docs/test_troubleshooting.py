@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 PAGE = (REPO / "docs" / "troubleshooting.md").read_text()
 MESSAGES = re.findall(r"^## `(.+)`$", PAGE, re.MULTILINE)
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import lance_lightning
 
-PAGE = Path(__file__).parents[1] / "docs" / "types.md"
+PAGE = Path(__file__).parents[2] / "docs" / "types.md"
 TEXT = PAGE.read_text("utf-8")
 
 

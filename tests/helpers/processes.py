@@ -9,8 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).parent
-EXAMPLES = TESTS.parent / "examples"
+REPO = Path(__file__).parents[2]
+APPS = Path(__file__).parent / "apps"
+EXAMPLES = REPO / "examples"
 SECONDS = 200  # for any of them
 
 
@@ -34,7 +35,7 @@ def run_script(cwd: Path, script, *arguments: str) -> subprocess.CompletedProces
 
 # -- ranks -----------------------------------------------------------------------------
 
-DDP_APP = TESTS / "ddp_app.py"
+DDP_APP = APPS / "ddp_app.py"
 
 
 def free_port() -> int:
@@ -45,8 +46,10 @@ def free_port() -> int:
 
 
 def of_rank(**more: str) -> dict[str, str]:
-    """Return the environment of a rank."""
-    return environment(PYTHONWARNINGS="ignore", **more)
+    """Return the environment of a rank, which finds the helpers of the tests."""
+    paths = filter(None, [str(REPO), os.environ.get("PYTHONPATH")])
+    path = os.pathsep.join(paths)
+    return environment(PYTHONWARNINGS="ignore", PYTHONPATH=path, **more)
 
 
 def run_ranks(

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from conftest import Recorder, quiet_trainer
 
 from lance_lightning import LanceDataModule, RandomSplit
+from tests.helpers.models import Recorder
+from tests.helpers.trainers import quiet_trainer
 
 TRAIN_ROWS, VAL_ROWS, BATCH = 23, 14, 4
 STEPS = 6  # of an epoch, the last batch is not full

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from conftest import Recorder
+from tests.helpers.models import Recorder
 
 
 class WritingRecorder(Recorder):

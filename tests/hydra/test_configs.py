@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 import hydra_plugins.lance_lightning
 import lance_lightning
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 RECIPES = REPO / "configs"
 README = (REPO / "README.md").read_text()
 CONF = Path(hydra_plugins.lance_lightning.__file__).parent / "conf"

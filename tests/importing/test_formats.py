@@ -1,39 +1,23 @@
-"""`lance-lightning import`: every format, types kept, never half a table, resumable."""
+"""`lance-lightning import`: every format, types kept."""
 
 import datetime as dt
 import decimal
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
-import tarfile
 
-import lance
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
-from conftest import make_table
 
 from lance_lightning import LanceDataModule
-from lance_lightning.cli.command import main
 from lance_lightning.errors import ConfigError, DataError, SourceError
-from lance_lightning.importing.detect import guess_format, open_input
-from lance_lightning.importing.table import _fill, import_table
-
-
-def imported(source, tmp_path, *options):
-    """Run the command and return the dataset."""
-    target = tmp_path / "out" / "rows.lance"
-    assert main(["import", str(source), str(target), *options]) == 0
-    assert [path.name for path in target.parent.iterdir()] == ["rows.lance"]
-    dataset = lance.dataset(target)
-    assert dataset.version == 1
-    return dataset
+from lance_lightning.importing.detect import open_input
+from lance_lightning.importing.table import import_table
+from tests.helpers.imports import imported, write_tar
+from tests.helpers.tables import make_table
 
 
 def typed(rows=50):
@@ -185,14 +169,6 @@ def test_an_image_folder_without_classes_has_no_labels(tmp_path):
     (source / "dog" / "b.jpg").write_bytes(b"b")
     with pytest.raises(SourceError, match=r"'a.JPG' lies beside the folders dog"):
         open_input(source)
-
-
-def write_tar(path, samples):
-    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as tar:
-        for name, content in samples:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
 
 
 def test_webdataset_gives_a_row_a_sample(tmp_path):
@@ -351,234 +327,3 @@ def test_an_input_can_begin_at_any_row(tmp_path, kind):
     for skip in range(25):
         assert rows_after(skip) == whole[skip:]
     assert all(batch.schema == found.schema for batch in found.batches(3))
-
-
-# -- never half a table, and resumable -----------------------------------------
-
-
-IMPORT = "import sys; from lance_lightning.cli.command import main; sys.exit(main())"
-# Sends itself a signal before it notes the sixth file that is done.
-STOPPED = """
-import os, signal, sys
-number, noted = int(sys.argv.pop()), []
-# A shell has what it starts in the background ignore it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
-def stop(event, values):
-    if event == "open" and str(values[0]).endswith("journal.jsonl"):
-        noted.extend(["file"] * (values[1] == "a"))
-        if len(noted) == 7:  # the first line is no file
-            noted.append("stopped")
-            os.kill(os.getpid(), number)
-
-sys.addaudithook(stop)
-"""
-
-
-@pytest.mark.parametrize(
-    ("kind", "sent", "status"),
-    [
-        ("parquet", signal.SIGKILL, -signal.SIGKILL),
-        pytest.param("csv", signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.slow),
-        ("arrow", signal.SIGINT, 130),
-    ],
-)
-def test_a_stopped_import_goes_on_where_it_was(tmp_path, kind, sent, status):
-    table = make_table(120_000)
-    source = tmp_path / "in"
-    source.mkdir()
-    for at in range(3):
-        part = table.slice(at * 40_000, 40_000)
-        path = source / f"{at}.{kind}"
-        if kind == "parquet":
-            pq.write_table(part, path, row_group_size=7_000)
-        elif kind == "csv":
-            table = (
-                table.drop_columns("vector")
-                if "vector" in table.schema.names
-                else table
-            )
-            csv.write_csv(part.select(table.column_names), path)
-        else:
-            feather.write_feather(part, path, chunksize=9_000)
-    target = tmp_path / "rows.lance"
-    journal = tmp_path / ".rows.lance.importing" / "journal.jsonl"
-    arguments = ["import", str(source), str(target), "--rows-per-file", "1500"]
-    first = [sys.executable, "-c", STOPPED + IMPORT, *arguments, str(int(sent))]
-    assert subprocess.run(first, timeout=120, check=False).returncode == status
-    assert not target.exists()
-    lines = journal.read_text().splitlines()[1:]
-    done = [file["path"] for line in lines for file in json.loads(line)["files"]]
-    assert len(done) == 5
-    data = journal.parent / "table.lance" / "data"
-    written = {name: (data / name).stat().st_mtime_ns for name in done}
-
-    second = [sys.executable, "-c", IMPORT, *arguments]
-    subprocess.run(second, check=True, timeout=120)
-    assert not journal.parent.exists()
-    dataset = lance.dataset(target)
-    assert dataset.version == 1
-    assert dataset.to_table().to_pylist() == table.to_pylist()
-    files = {path.name: path.stat().st_mtime_ns for path in (target / "data").iterdir()}
-    assert written.items() <= files.items(), "they are not written again"
-    assert len(files) == 80
-
-
-def test_an_import_that_was_killed_before_the_rename_is_not_written_again(tmp_path):
-    source, target = tmp_path / "rows.parquet", tmp_path / "rows.lance"
-    pq.write_table(make_table(100), source)
-    work = tmp_path / ".rows.lance.importing"
-    work.mkdir()
-    _fill(work, open_input(source), 30, lambda *_: None)
-    (work / "table.lance" / "data" / "torn.lance").write_bytes(b"half")
-    files = sorted(path.name for path in (work / "table.lance" / "data").iterdir())
-
-    assert import_table(source, target) == 100
-    assert lance.dataset(target).version == 1
-    assert lance.dataset(target).to_table().to_pylist() == make_table(100).to_pylist()
-    files.remove("torn.lance")
-    assert sorted(path.name for path in (target / "data").iterdir()) == files
-
-
-def test_a_torn_line_of_the_journal_is_written_again(tmp_path):
-    source = tmp_path / "rows.parquet"
-    pq.write_table(make_table(100), source)
-    work = tmp_path / ".rows.lance.importing"
-    work.mkdir()
-    _fill(work, open_input(source), 30, lambda *_: None)
-    journal = work / "journal.jsonl"
-    journal.write_bytes(journal.read_bytes()[:-20])
-    assert import_table(source, tmp_path / "rows.lance", rows_per_file=30) == 100
-    found = lance.dataset(tmp_path / "rows.lance").to_table()
-    assert found.to_pylist() == make_table(100).to_pylist()
-
-
-def test_a_changed_source_is_imported_anew(tmp_path):
-    source, work = tmp_path / "rows.parquet", tmp_path / ".rows.lance.importing"
-    pq.write_table(make_table(100), source)
-    work.mkdir()
-    _fill(work, open_input(source), 30, lambda *_: None)
-    pq.write_table(make_table(100, start=1000), source)
-    os.utime(source, ns=(1, 1))
-    import_table(source, tmp_path / "rows.lance")
-    found = lance.dataset(tmp_path / "rows.lance").to_table()
-    assert found.to_pylist() == make_table(100, start=1000).to_pylist()
-
-
-def test_a_value_that_misleads_leaves_no_table_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("lance_lightning.importing.tabular.TEXT_BLOCK", 1000)
-    lines = [f"{i}\n" for i in range(1000)]
-    (tmp_path / "rows.csv").write_text("id\n" + "".join(lines) + "x\n")
-    with pytest.raises(SourceError, match=r"conversion error to int64.*parquet"):
-        import_table(tmp_path / "rows.csv", tmp_path / "rows.lance")
-    assert not (tmp_path / "rows.lance").exists()
-
-
-# -- errors --------------------------------------------------------------------
-
-
-def test_a_target_that_is_there_is_left_alone(tmp_path, table, capsys):
-    pq.write_table(make_table(3), tmp_path / "rows.parquet")
-    with pytest.raises(SystemExit) as caught:
-        main(["import", str(tmp_path / "rows.parquet"), table])
-    assert caught.value.code == 1
-    assert "is there already" in capsys.readouterr().err
-    assert lance.dataset(table).count_rows() == 103
-
-
-def test_two_imports_to_one_target_are_refused(tmp_path):
-    from filelock import FileLock
-
-    pq.write_table(make_table(3), tmp_path / "rows.parquet")
-    work = tmp_path / ".rows.lance.importing"
-    work.mkdir()
-    with (
-        FileLock(work / "lock"),
-        pytest.raises(ConfigError, match="another import"),
-    ):
-        import_table(tmp_path / "rows.parquet", tmp_path / "rows.lance")
-
-
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [("s3://bucket/rows.lance", "a folder on this machine"), ("rows", "end in .lance")],
-)
-def test_targets_that_cannot_be_are_refused(tmp_path, target, message):
-    pq.write_table(make_table(3), tmp_path / "rows.parquet")
-    with pytest.raises(ConfigError, match=message):
-        import_table(tmp_path / "rows.parquet", target)
-
-
-def test_the_format_is_told_from_names(tmp_path):
-    for name, kind in {
-        "a.parquet": "parquet",
-        "a.csv": "csv",
-        "a.ndjson": "json",
-        "a.feather": "arrow",
-        "a.tgz": "webdataset",
-        "a.webp": "images",
-    }.items():
-        (tmp_path / name).write_bytes(b"")
-        assert guess_format(tmp_path / name) == kind
-    with pytest.raises(ConfigError, match=r"1 of arrow, 1 of csv.*--format"):
-        guess_format(tmp_path)
-    (tmp_path / "a.dat").write_bytes(b"")
-    with pytest.raises(ConfigError, match="no known ending"):
-        guess_format(tmp_path / "a.dat")
-
-
-def test_a_file_of_another_format_says_so(tmp_path):
-    (tmp_path / "rows.parquet").write_text("id\n1\n")
-    with pytest.raises(SourceError, match=r"cannot be read as parquet.*--format"):
-        open_input(tmp_path / "rows.parquet")
-    assert imported(tmp_path / "rows.parquet", tmp_path, "--format", "csv").count_rows()
-
-
-def test_a_key_that_comes_after_the_first_block_is_not_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("lance_lightning.importing.tabular.TEXT_BLOCK", 1000)
-    lines = [json.dumps({"id": i}) + "\n" for i in range(1000)]
-    (tmp_path / "rows.jsonl").write_text("".join(lines) + '{"id": 1, "late": 2}\n')
-    with pytest.raises(SourceError, match=r"unexpected field.*parquet"):
-        import_table(tmp_path / "rows.jsonl", tmp_path / "rows.lance")
-
-
-def test_a_column_that_a_json_file_lacks_is_null(tmp_path):
-    for name, row in {"a": {"id": 1}, "b": {"id": 2, "x": "y"}}.items():
-        (tmp_path / "in" / f"half={name}").mkdir(parents=True)
-        (tmp_path / "in" / f"half={name}" / "rows.jsonl").write_text(json.dumps(row))
-    assert imported(tmp_path / "in", tmp_path).to_table().to_pylist() == [
-        {"id": 1, "x": None, "half": "a"},
-        {"id": 2, "x": "y", "half": "b"},
-    ]
-
-
-@pytest.mark.parametrize("cut", [0, 300, 512, 900])
-@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
-def test_a_tar_that_was_cut_is_refused(tmp_path, ending, cut):
-    path = tmp_path / f"a.{ending}"
-    write_tar(path, [(f"{i}.bin", os.urandom(1000)) for i in range(9)])
-    path.write_bytes(path.read_bytes()[: 5 * 1536 + cut])
-    with pytest.raises(SourceError, match=r"a\.tar"):
-        import_table(path, tmp_path / "rows.lance")
-
-
-def test_line_breaks_in_quotes_may_lie_anywhere(tmp_path, monkeypatch):
-    monkeypatch.setattr("lance_lightning.importing.tabular.TEXT_BLOCK", 1000)
-    table = pa.table(
-        {"id": range(200), "text": [f"{i}\n" + "y\n" * 30 for i in range(200)]}
-    )
-    csv.write_csv(table, tmp_path / "rows.csv")
-    found = imported(tmp_path / "rows.csv", tmp_path).to_table()
-    assert found.to_pylist() == table.to_pylist()
-
-
-def test_a_column_name_with_a_dot_says_what_to_do(tmp_path):
-    (tmp_path / "rows.csv").write_text("Sepal.Length\n1\n")
-    with pytest.raises(SourceError, match=r"'Sepal.Length'; rename"):
-        import_table(tmp_path / "rows.csv", tmp_path / "rows.lance")
-
-
-def test_a_target_that_cannot_be_made_is_refused(tmp_path):
-    (tmp_path / "rows.csv").write_text("a\n1\n")
-    with pytest.raises(ConfigError, match="no folder can be made"):
-        import_table(tmp_path / "rows.csv", tmp_path / "rows.csv" / "o.lance")

@@ -7,12 +7,12 @@ import time
 
 import pytest
 import torch
-from conftest import flat
-from own_batches import OwnBatch, WriteWorker, slow
 
 from lance_lightning import LanceDataModule
 from lance_lightning.formats.batches import pinned
 from lance_lightning.loading.torch_options import check_dataloader_kwargs
+from tests.helpers.own_batches import OwnBatch, WriteWorker, slow
+from tests.helpers.tables import flat
 
 
 def module(uri, num_workers=2, **options):

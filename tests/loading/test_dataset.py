@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from conftest import flat, make_table
 from torch.utils.data import (
     ConcatDataset,
     DataLoader,
@@ -31,6 +30,7 @@ from lance_lightning import (
 )
 from lance_lightning.reading import threads
 from lance_lightning.types import OUTPUT_FORMATS
+from tests.helpers.tables import flat, make_table
 
 ROWS = 103
 

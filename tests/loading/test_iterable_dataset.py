@@ -8,8 +8,6 @@ import warnings
 import lightning as L
 import pytest
 import torch
-from conftest import flat
-from own_batches import add_noise
 from torch.utils.data import ChainDataset, DataLoader, IterableDataset
 
 from lance_lightning import (
@@ -23,6 +21,8 @@ from lance_lightning import (
 )
 from lance_lightning.ordering.world import World
 from lance_lightning.types import OUTPUT_FORMATS
+from tests.helpers.own_batches import add_noise
+from tests.helpers.tables import flat
 
 ROWS = list(range(103))
 

@@ -13,15 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from conftest import flat, make_table, write_table
-from own_batches import (
-    augment,
-    double,
-    fail_on_50,
-    jitter,
-    keep_even,
-    with_a_lambda,
-)
 
 from lance_lightning import (
     BlockShuffle,
@@ -36,6 +27,15 @@ from lance_lightning.loading.loader import LanceDataLoader
 from lance_lightning.loading.window_grid import WindowGrid
 from lance_lightning.reading.memory import BufferPool
 from lance_lightning.types import OUTPUT_FORMATS
+from tests.helpers.own_batches import (
+    augment,
+    double,
+    fail_on_50,
+    jitter,
+    keep_even,
+    with_a_lambda,
+)
+from tests.helpers.tables import flat, make_table, write_table
 
 WORKERS = [0, 2]
 

@@ -9,13 +9,9 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
-from bounds import set_bound
-from conftest import write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lance.sampler import FullScanSampler
-from own_samplers import LastFirst
-from test_lance_samplers import split_of
 from torch.utils.data import BatchSampler, RandomSampler
 
 from lance_lightning import (
@@ -34,6 +30,10 @@ from lance_lightning.loading.workers import Workers
 from lance_lightning.reading import pieces
 from lance_lightning.reading import windows as fetch
 from lance_lightning.samplers.sharded import FragmentOrder
+from tests.helpers.bounds import set_bound
+from tests.helpers.own_samplers import LastFirst
+from tests.helpers.tables import write_table
+from tests.samplers.test_sharded import split_of
 
 
 @pytest.fixture

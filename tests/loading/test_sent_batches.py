@@ -16,7 +16,12 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
-from problem_batches import (
+
+from lance_lightning import LanceDataModule, Sequential, TransformError, WorkerError
+from lance_lightning.loading.held_blocks import MOST_HELD, Held
+from lance_lightning.loading.sent_batches import OWN_BLOCKS, Message
+from lance_lightning.loading.shared_pool import SharedPool
+from tests.helpers.problem_batches import (
     BATCH,
     PROBLEMS,
     WINDOW,
@@ -28,11 +33,6 @@ from problem_batches import (
     with_many_tensors,
     with_problems,
 )
-
-from lance_lightning import LanceDataModule, Sequential, TransformError, WorkerError
-from lance_lightning.loading.held_blocks import MOST_HELD, Held
-from lance_lightning.loading.sent_batches import OWN_BLOCKS, Message
-from lance_lightning.loading.shared_pool import SharedPool
 
 Pair = namedtuple("Pair", ["a", "b"])
 LARGE = 2 << 20

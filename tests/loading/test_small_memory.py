@@ -9,7 +9,6 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import lance
 import numpy as np
@@ -21,8 +20,9 @@ from lance_lightning import LanceDataModule, Sequential
 from lance_lightning.loading.held_blocks import Held
 from lance_lightning.loading.window_requests import WindowRequests
 from lance_lightning.loading.worker_process import AnsweredWindows
+from tests.helpers.processes import APPS
 
-SCRIPT = Path(__file__).with_name("small_memory.py")
+SCRIPT = APPS / "small_memory.py"
 SMALL = "mount -t tmpfs -o size=64m tmpfs /dev/shm"
 OWN_MOUNTS = ["unshare", "-Urm", "sh", "-c"]
 

@@ -7,8 +7,6 @@ from functools import partial
 import pyarrow as pa
 import pytest
 import torch
-from conftest import flat
-from own_batches import with_worker
 from torch.utils.data import (
     DataLoader,
     TensorDataset,
@@ -20,6 +18,8 @@ from torch.utils.data.datapipes.iter import IterableWrapper
 from torch.utils.data.datapipes.map import SequenceWrapper
 
 from lance_lightning import ArrowSource, LanceDataModule
+from tests.helpers.own_batches import with_worker
+from tests.helpers.tables import flat
 
 ROWS = list(range(103))
 

@@ -9,7 +9,6 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
-from bounds import set_bound
 
 from lance_lightning import LanceDataModule, Sequential, Shuffle
 from lance_lightning.arrow.unordered import ordered
@@ -20,6 +19,7 @@ from lance_lightning.reading.memory import BufferPool
 from lance_lightning.reading.pieces import sort_offsets
 from lance_lightning.reading.threads import Threads
 from lance_lightning.reading.windows import read_windows
+from tests.helpers.bounds import set_bound
 
 ROWS = 3000
 

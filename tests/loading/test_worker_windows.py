@@ -8,9 +8,6 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
-from bounds import set_bound
-from own_batches import as_it_is
-from test_row_sizes import BOUND, ROWS, column
 
 from lance_lightning import BlockShuffle, LanceDataModule, Sequential, Shuffle
 from lance_lightning.loading.batch_reader import BatchReader
@@ -19,6 +16,9 @@ from lance_lightning.loading.window_grid import WindowGrid
 from lance_lightning.loading.window_requests import WindowRequests
 from lance_lightning.loading.workers import Workers
 from lance_lightning.reading.row_sizes import Seen
+from tests.helpers.bounds import set_bound
+from tests.helpers.own_batches import as_it_is
+from tests.reading.test_row_sizes import BOUND, ROWS, column
 
 BATCHES = ROWS // 8
 WINDOW = BATCHES // 2

@@ -7,13 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-from bounds import set_bound
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lance_lightning.ordering import permutations as order
 from lance_lightning.ordering.block_shuffle import block_shuffle
 from lance_lightning.ordering.permutations import key, keyed, shuffle
+from tests.helpers.bounds import set_bound
 
 pinned = settings(derandomize=True, deadline=None, max_examples=60)
 

@@ -8,8 +8,17 @@ from collections import Counter
 
 import lance
 import pytest
-from conftest import flat, make_table, write_table
-from processes import DDP_APP, fail_ranks, free_port, of_rank, run_ranks, written
+
+from tests.helpers.processes import (
+    DDP_APP,
+    REPO,
+    fail_ranks,
+    free_port,
+    of_rank,
+    run_ranks,
+    written,
+)
+from tests.helpers.tables import flat, make_table, write_table
 
 
 def check_rows(ranks: list, rows: int, epochs: int = 1, sanity: int = 0) -> None:
@@ -118,11 +127,11 @@ def test_ranks_agree_on_the_version_while_the_table_grows(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     grow = "import sys, time, lance; sys.path.insert(0, sys.argv[2])\n"
-    grow += "from conftest import make_table\n"
+    grow += "from tests.helpers.tables import make_table\n"
     grow += "for i in range(2000):\n"
     grow += "    lance.write_dataset(make_table(7, 1000 + 7 * i), sys.argv[1], "
     grow += "mode='append'); time.sleep(0.01)\n"
-    writer = subprocess.Popen([sys.executable, "-c", grow, uri, str(DDP_APP.parent)])
+    writer = subprocess.Popen([sys.executable, "-c", grow, uri, str(REPO)])
     try:
         while lance.dataset(uri).version < 3:  # it writes
             pass

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import write_table
 
 from lance_lightning.forks import OS_FORK, lance_runs, starter
-
-TESTS = Path(__file__).parent
+from tests.helpers.processes import APPS
+from tests.helpers.tables import write_table
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
@@ -27,7 +26,7 @@ def uri(tmp_path_factory) -> str:
 def said(uri, tmp_path_factory) -> dict[str, str]:
     """What children said that were forked in all ways."""
     target = tmp_path_factory.mktemp("said") / "said.json"
-    command = [sys.executable, str(TESTS / "fork_app.py"), uri, str(target)]
+    command = [sys.executable, str(APPS / "fork_app.py"), uri, str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(target.read_text())
@@ -89,7 +88,7 @@ def test_a_forkservers_worker_reads_unless_its_server_has(
     code = code.replace("URI", repr(uri))
     (tmp_path / "reads_at_import.py").write_text(code)
     done = subprocess.run(
-        [sys.executable, str(TESTS / "forkserver_app.py"), uri, preloaded],
+        [sys.executable, str(APPS / "forkserver_app.py"), uri, preloaded],
         capture_output=True,
         text=True,
         check=False,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import write_table
-from processes import environment, free_port
+
+from tests.helpers.processes import environment, free_port
+from tests.helpers.tables import write_table
 
 CONFIG = """
 defaults:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import write_table
-from processes import fail_ranks, run_ranks
-from resuming import Runs, Saved, SaveFrom
 
 from lance_lightning import RandomSplit, StateError
+from tests.helpers.processes import fail_ranks, run_ranks
+from tests.helpers.resuming import Runs, Saved, SaveFrom
+from tests.helpers.tables import write_table
 
 STEPS = 8  # of an epoch: 62 rows in global batches of 8
 GLOBAL = {"global_batch_size": 8, "batch_size": None}

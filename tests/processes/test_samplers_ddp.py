@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from conftest import flat, write_table
 from torch.utils.data import DistributedSampler
 
-APP = Path(__file__).with_name("sampler_app.py")
+from tests.helpers.processes import APPS, of_rank
+from tests.helpers.tables import flat, write_table
+
+APP = APPS / "sampler_app.py"
 ROWS = 103
 
 pytestmark = pytest.mark.slow  # two ranks
@@ -26,7 +26,7 @@ def ranks(tmp_path_factory):
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     done = subprocess.run(
         [sys.executable, *launcher, str(APP), uri, str(out)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        env=of_rank(),
         capture_output=True,
         text=True,
         timeout=200,

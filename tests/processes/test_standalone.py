@@ -7,9 +7,9 @@ import sys
 
 import pytest
 import torch.distributed as dist
-from conftest import flat, write_table
 
 from lance_lightning import ConfigError, LanceDataModule
+from tests.helpers.tables import flat, write_table
 
 SCRIPT = """
 import json, sys

@@ -21,7 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 SOURCES = REPO / "src"
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
 

@@ -1,7 +1,7 @@
 """The signatures of all public names, beside the file in which they are kept.
 
 Whatever changes for a user's program shows as a change of that file. To write it
-anew: `python tests/test_signatures.py`.
+anew: `python tests/project/test_signatures.py`.
 """
 
 import difflib
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import lance_lightning
 
-KEPT = Path(__file__).parent / "data" / "public_signatures.txt"
+KEPT = Path(__file__).parents[1] / "data" / "public_signatures.txt"
 PUBLIC = {
     "lance_lightning": lance_lightning.__all__,
     "lance_lightning.callbacks": ["LogBatchSize", "PredictedRows"],
@@ -99,7 +99,7 @@ def test_public_signatures_are_those_that_are_kept():
     )
     assert now == kept, (
         "public signatures have changed; if that is meant, say it in CHANGELOG.md and "
-        "run `python tests/test_signatures.py`\n" + "\n".join(changes)
+        "run `python tests/project/test_signatures.py`\n" + "\n".join(changes)
     )
 
 

@@ -10,9 +10,9 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
-from bounds import set_bound
 
 from lance_lightning import AllRows, BlockShuffle, LanceDataModule
+from tests.helpers.bounds import set_bound
 
 ROWS = 6000
 WIDTH = 16_384  # bytes of an image: 98 MB in all

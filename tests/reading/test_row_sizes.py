@@ -10,7 +10,6 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
-from bounds import set_bound
 
 from lance_lightning import BlockShuffle, LanceDataModule, Sequential, Shuffle
 from lance_lightning.errors import ConfigError
@@ -18,29 +17,8 @@ from lance_lightning.loading.sizing import WINDOW_BYTES
 from lance_lightning.reading.memory import BufferPool
 from lance_lightning.reading.row_sizes import RowSizes, largest_value
 from lance_lightning.reading.threads import Threads
-
-ROWS = 4000
-LARGE = 200_000
-BOUND = 2 << 20
-
-
-def lengths(kind: str) -> np.ndarray:
-    ids = np.arange(ROWS)
-    if kind == "tail":  # none of them among the rows of the sample
-        return np.where(ids % 80 == 7, LARGE, 10)
-    if kind == "sorted":
-        return np.where(ids >= ROWS - 100, LARGE, 10)
-    return np.full(ROWS, 10)
-
-
-def column(kind: str, type_: str) -> pa.Array:
-    offsets = np.concatenate([[0], np.cumsum(lengths(kind))])
-    if type_ == "list":
-        values = pa.array(np.zeros(offsets[-1] // 4 + 1, np.float32))
-        return pa.ListArray.from_arrays(pa.array((offsets // 4).astype("i4")), values)
-    data = pa.py_buffer(b"x" * int(offsets[-1]))
-    ends = pa.py_buffer(offsets.astype("i4"))
-    return pa.Array.from_buffers(pa.string(), ROWS, [None, ends, data])
+from tests.helpers.bounds import set_bound
+from tests.helpers.row_sizes import BOUND, LARGE, ROWS, column
 
 
 @pytest.fixture
@@ -150,10 +128,10 @@ def test_the_largest_value_is_found_in_a_struct_too(kind):
     texts = pa.array(["a" * 5, "b" * 70, None, "c" * 9]).cast(kind)
     struct = pa.StructArray.from_arrays([pa.array([1, 2, 3, 4]), texts], ["n", "t"])
     inside = pa.StructArray.from_arrays([struct], ["s"])
-    for column in texts, struct, inside:
-        assert largest_value(pa.chunked_array([column])) == 70
-        assert largest_value(pa.chunked_array([column[2:]])) == 9
-        assert largest_value(pa.chunked_array([column[:0]])) == 0
+    for each in texts, struct, inside:
+        assert largest_value(pa.chunked_array([each])) == 70
+        assert largest_value(pa.chunked_array([each[2:]])) == 9
+        assert largest_value(pa.chunked_array([each[:0]])) == 0
 
 
 # In a process of its own, whose memory it is.

@@ -9,24 +9,10 @@ from functools import partial
 
 import lance
 import lance.sampler
-import lancedb
 import numpy as np
 import pytest
 import torch
-from conftest import Recorder, flat, make_table, quiet_trainer, write_table
 from hydra.utils import instantiate
-from lancedb_server import serving
-from own_samplers import (
-    ROWS,
-    AllColumns,
-    ByEpoch,
-    ByProcess,
-    Growing,
-    LastFirst,
-    Noting,
-    Shrinking,
-    SomeRows,
-)
 from torch.utils.data import (
     BatchSampler,
     DistributedSampler,
@@ -35,19 +21,29 @@ from torch.utils.data import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
-from worlds import epochs_of_ranks, rank_of
 
-import lance_lightning
 from lance_lightning import (
     ConfigError,
     LanceDataModule,
-    LanceDBSource,
     LanceSource,
     PermutationSplit,
     RandomSplit,
-    ShardedFragments,
     StateError,
 )
+from tests.helpers.models import Recorder
+from tests.helpers.own_samplers import (
+    ROWS,
+    ByEpoch,
+    ByProcess,
+    Growing,
+    LastFirst,
+    Noting,
+    SomeRows,
+)
+from tests.helpers.sampled import ids, module
+from tests.helpers.tables import flat, write_table
+from tests.helpers.trainers import quiet_trainer
+from tests.helpers.worlds import epochs_of_ranks, rank_of
 
 
 def reversed_rows(dataset):
@@ -90,17 +86,6 @@ FIXED = {
         [*range(90, 103), *range(60, 90), *range(30, 60), *range(30)],
     ),
 }
-
-
-def module(uri, sampler, **options):
-    options = {"batch_size": 8, "columns": ["id", "label"], **options}
-    return LanceDataModule(uri, sampler=sampler, **options)
-
-
-def ids(loader) -> list[list[int]]:
-    found = [batch["id"].tolist() for batch in loader]
-    assert len(found) == len(loader)
-    return found
 
 
 # -- what is drawn ----------------------------------------------------------------
@@ -382,72 +367,6 @@ def test_hydra_makes_the_samplers_by_target(table):
         assert len(flat(ids(data.train_dataloader()))) == rows
 
 
-# -- what cannot work -------------------------------------------------------------
-
-WRONG = {
-    "an index beyond the split": (
-        SubsetRandomSampler([103]),
-        r"index 103, and the split has 103 rows, 0 to 102",
-    ),
-    "a negative index": ([0, -1], "index -1"),
-    "text": (["a"], "yields 'a', which is no index"),
-    "fractions": ([0.5], r"yields 0\.5, which is no index"),
-    "nothing": ([], "yields nothing for the split 'train'"),
-    "an empty batch": ([[1], []], "a batch without a row"),
-    "no sampler": (len, "returned 103, which yields no indices"),
-    "Lance's of ranks": (
-        lance.sampler.ShardedFragmentSampler(1, 2),
-        r"sampler=ShardedFragments\(randomize",
-    ),
-    "Lance's batches of ranks": (
-        lance.sampler.ShardedBatchSampler(1, 2),
-        r"sampler=ShardedBatches\(randomize",
-    ),
-    "an iterator": (iter([1, 2]), "can be read once"),
-    "other columns": (AllColumns(), "asked for the column '_rowoffset'"),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_what_cannot_work_is_said(table, name):
-    sampler, said = WRONG[name]
-    with pytest.raises(ConfigError, match=said):
-        module(table, sampler).train_dataloader()
-
-
-def test_an_epoch_shorter_than_the_first_is_said(table):
-    loader = module(table, Shrinking(20)).train_dataloader()
-    assert len(flat(ids(loader))) == 20
-    with pytest.raises(ConfigError, match="19 rows in epoch 1 and 20 in epoch 0"):
-        next(iter(loader))
-
-
-def test_fewer_batches_than_ranks_are_said(table):
-    data = module(table, [[1, 2], [3]])
-    data.setup("fit")
-    with rank_of(0, 3), pytest.raises(ConfigError, match="2 batches for 3 ranks"):
-        data.train_dataloader()
-
-
-def test_a_sampler_that_workers_cannot_get_is_said(table):
-    sampler = SubsetRandomSampler([1])
-    sampler.hook = lambda: None
-    with pytest.raises(ConfigError, match=r"SubsetRandomSampler.*cannot be pickled"):
-        module(table, sampler, num_workers=1).train_dataloader()
-
-
-@pytest.mark.parametrize("sampler", [LastFirst(), ShardedFragments()])
-def test_samplers_of_lances_files_refuse_a_remote_table(tmp_path, sampler, monkeypatch):
-    monkeypatch.setenv("LANCEDB_API_KEY", "key")
-    lancedb.connect(tmp_path).create_table("rows", make_table(9))
-    with serving(tmp_path, "key") as server:
-        source = LanceDBSource("db://rows", "rows", host_override=server.url)
-        with pytest.raises(ConfigError, match="is a remote table"):
-            module(source, sampler).train_dataloader()
-        loader = module(source, [8, 3]).train_dataloader()
-        assert ids(loader) == [[8, 3]]
-
-
 def test_splits_beside_training_keep_their_order(table):
     splits = RandomSplit({"train": 0.5, "val": 0.5})
     data = module(table, RandomSampler, splits=splits)
@@ -487,43 +406,3 @@ def test_a_batch_that_the_sampler_made_is_logged_with_its_own_size(table, tmp_pa
     data = LanceDataModule(table, sampler=sizes, stage_splits={"val": "train"})
     quiet_trainer(tmp_path, max_epochs=1).fit(model, datamodule=data)
     assert model.mean == pytest.approx((1 + 99 * 99 + 2 * 2) / 102)
-
-
-# -- what counts as a spec ------------------------------------------------------------
-
-
-class Named:
-    """A sampler of a user's, with attributes that our own samplers have too."""
-
-    state = "fresh"
-    strided = buffer_size = begin = set_epoch = None
-    split_names = ("train",)
-
-    def __iter__(self):
-        return iter(range(ROWS - 1, -1, -1))
-
-    def __len__(self):
-        return ROWS
-
-    def resolve(self):
-        return self
-
-    def describe(self):
-        return "mine"
-
-
-@pytest.mark.parametrize("given", [Named(), lambda dataset: Named()])
-def test_a_sampler_is_not_taken_for_ours_by_the_name_of_an_attribute(table, given):
-    data = LanceDataModule(table, sampler=given)
-    found = [row for batch in data.train_dataloader() for row in batch["id"].tolist()]
-    assert found == list(range(ROWS - 1, -1, -1))
-
-
-def test_splits_and_sources_are_not_known_by_the_name_of_an_attribute(table):
-    with pytest.raises(ConfigError, match=r"splits must be one of .*CalculatedSplit"):
-        LanceDataModule(table, splits=Named())
-    with pytest.raises(ConfigError, match=r"source must be .*got Named"):
-        LanceDataModule(Named())
-    for cls in (lance_lightning.Shuffle, lance_lightning.ShardedBatches):
-        with pytest.raises(ConfigError, match="sampler must be one of"):
-            LanceDataModule(table, sampler=cls)

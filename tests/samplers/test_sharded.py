@@ -9,10 +9,8 @@ import lance.sampler
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import Recorder, flat, quiet_trainer, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import epochs_of_ranks, rank_of
 
 from lance_lightning import (
     ConfigError,
@@ -28,6 +26,10 @@ from lance_lightning.ordering.world import World
 from lance_lightning.samplers.base import TrainingSplit, training_share
 from lance_lightning.samplers.sharded import BatchOrder, FragmentOrder
 from lance_lightning.tables.plan import range_plan
+from tests.helpers.models import Recorder
+from tests.helpers.tables import flat, write_table
+from tests.helpers.trainers import quiet_trainer
+from tests.helpers.worlds import epochs_of_ranks, rank_of
 
 pinned = settings(derandomize=True, deadline=None, max_examples=60)
 BOTH = [ShardedFragments, ShardedBatches]

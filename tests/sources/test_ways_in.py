@@ -10,7 +10,6 @@ import lightning as L
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import Recorder, flat, make_table, quiet_trainer
 from lancedb.permutation import Permutation, Permutations, permutation_builder
 
 from lance_lightning import (
@@ -25,6 +24,9 @@ from lance_lightning import (
 from lance_lightning.errors import ConfigError, SourceError, StateError
 from lance_lightning.sources import lancedb_internals as objects
 from lance_lightning.types import OUTPUT_FORMATS
+from tests.helpers.models import Recorder
+from tests.helpers.tables import flat, make_table
+from tests.helpers.trainers import quiet_trainer
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ import lance.sampler
 import numpy as np
 import pyarrow as pa
 import pytest
-from bounds import set_bound
-from conftest import make_table, write_table
 
 from lance_lightning import (
     CalculatedSplit,
@@ -29,6 +27,8 @@ from lance_lightning.reading.memory import BufferPool
 from lance_lightning.reading.threads import Threads
 from lance_lightning.tables import open_datasets
 from lance_lightning.tables.storage import read_table
+from tests.helpers.bounds import set_bound
+from tests.helpers.tables import make_table, write_table
 
 ROWS, PER_FILE = 1200, 20
 

@@ -11,10 +11,8 @@ import lance
 import lancedb
 import numpy as np
 import pytest
-from conftest import Recorder, flat, make_table, quiet_trainer, write_table
 from lancedb.permutation import Permutation, permutation_builder
 from lancedb.remote import HeaderProvider
-from lancedb_server import serving
 
 from lance_lightning import (
     HashSplit,
@@ -31,6 +29,10 @@ from lance_lightning.errors import ConfigError, DataError, SourceError
 from lance_lightning.frozen import replace
 from lance_lightning.tables import open_datasets
 from lance_lightning.tables import remote as remotes
+from tests.helpers.lancedb_server import serving
+from tests.helpers.models import Recorder
+from tests.helpers.tables import flat, make_table, write_table
+from tests.helpers.trainers import quiet_trainer
 
 KEY = "planted-key-0123456789"
 ROWS = 103

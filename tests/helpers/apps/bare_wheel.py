@@ -64,9 +64,9 @@ def nothing_else_is_installed():
 
 def no_source_file_can_be_imported():
     """There is no src/ beside this file, and Python looks for modules nowhere else."""
-    tests = Path(__file__).resolve().parent
-    assert not (tests.parent / "src").exists()
-    folders = (sys.base_prefix, sys.prefix, tests)
+    folder = Path(__file__).resolve().parent
+    assert not (folder.parents[2] / "src").exists()
+    folders = (sys.base_prefix, sys.prefix, folder)
     for entry in sys.path:
         assert any(is_within(entry, folder) for folder in folders), entry
     for package in ("lance_lightning", "hydra_plugins.lance_lightning"):

@@ -10,11 +10,11 @@ from pathlib import Path
 
 def main() -> None:
     import torch
-    from conftest import quiet_trainer
-    from resuming import SaveFrom
-    from writing import WritingRecorder
 
     from lance_lightning import LanceDataModule, RandomSplit
+    from tests.helpers.resuming import SaveFrom
+    from tests.helpers.trainers import quiet_trainer
+    from tests.helpers.writing import WritingRecorder
 
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()

@@ -8,11 +8,11 @@ from pathlib import Path
 
 def main() -> None:
     import torch
-    from conftest import quiet_trainer
     from lightning.pytorch.strategies import ModelParallelStrategy
-    from writing import WritingRecorder
 
     from lance_lightning import LanceDataModule, RandomSplit
+    from tests.helpers.trainers import quiet_trainer
+    from tests.helpers.writing import WritingRecorder
 
     class Parallel(WritingRecorder):
         def configure_model(self) -> None:

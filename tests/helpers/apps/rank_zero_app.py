@@ -11,11 +11,12 @@ from pathlib import Path
 def main() -> None:
     import lance
     import torch
-    from conftest import make_table, quiet_trainer
     from lightning.pytorch import Callback
-    from writing import WritingRecorder
 
     from lance_lightning import LanceDataModule, RandomSplit
+    from tests.helpers.tables import make_table
+    from tests.helpers.trainers import quiet_trainer
+    from tests.helpers.writing import WritingRecorder
 
     torch.set_num_threads(1)
     parser = argparse.ArgumentParser()

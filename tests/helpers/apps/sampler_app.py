@@ -10,8 +10,6 @@ from pathlib import Path
 
 def main() -> None:
     import torch
-    from conftest import Recorder, quiet_trainer
-    from own_samplers import Growing, OfOneRank, SomeRows
     from torch.utils.data import DistributedSampler, RandomSampler
 
     from lance_lightning import (
@@ -20,6 +18,9 @@ def main() -> None:
         ShardedBatches,
         ShardedFragments,
     )
+    from tests.helpers.models import Recorder
+    from tests.helpers.own_samplers import Growing, OfOneRank, SomeRows
+    from tests.helpers.trainers import quiet_trainer
 
     torch.set_num_threads(1)
     uri, out = sys.argv[1], Path(sys.argv[2])
