@@ -232,6 +232,11 @@ def test_a_file_is_no_longer_than_350_lines(file):
     assert len(path.read_text("utf-8").splitlines()) <= 350
 
 
+def test_a_test_file_is_no_longer_than_500_lines():
+    for path in Path(__file__).parents[1].rglob("*.py"):
+        assert len(path.read_text("utf-8").splitlines()) <= 500, path.name
+
+
 def test_half_the_files_are_shorter_than_160_lines():
     lengths = sorted(len(path.read_text("utf-8").splitlines()) for path in FILES)
     assert lengths[len(lengths) // 2] < 160
