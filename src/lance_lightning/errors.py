@@ -66,7 +66,7 @@ class TransformError(LanceLightningError, RuntimeError):
 
 
 class WorkerError(LanceLightningError, RuntimeError):
-    """A worker process that ended by itself, could not start or could not go on."""
+    """A worker process that ended by itself, could not start or could not continue."""
 
 
 def is_panic(error: BaseException) -> bool:

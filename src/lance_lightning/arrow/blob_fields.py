@@ -10,7 +10,7 @@ BLOB_KEY = b"lance-encoding:blob"  # Lance's own mark in a field's metadata
 
 
 def is_blob(field: pa.Field) -> bool:
-    """Tell whether a field is a blob that was not read: only where its bytes lie."""
+    """Tell whether a field is a blob that was not read: only where its bytes are."""
     if pa.types.is_large_binary(field.type):
         return False
     marked = (field.metadata or {}).get(BLOB_KEY) == b"true"

@@ -1,4 +1,4 @@
-"""How Arrow columns lie in a window: in place, or as they were read."""
+"""How Arrow columns are stored in a window: in place, or as they were read."""
 
 from __future__ import annotations
 

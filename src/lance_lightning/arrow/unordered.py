@@ -15,7 +15,7 @@ from lance_lightning.types import Array
 class Unordered:
     """Rows of which only the columns of fixed width are in order.
 
-    The others lie as they were read and are put in order with each batch: that takes
+    The others are as they were read and are put in order with each batch: that takes
     no second copy of the window.
 
     Args:

@@ -107,6 +107,6 @@ def _rows(loader: LanceDataLoader, batch: Any, batch_idx: int) -> int:
         return told
     makes_batches = reader.stream.order.batches_per_epoch is not None
     if makes_batches and not reader.transforms:
-        return reader.format.num_rows(batch)  # the shard knows the mean alone
+        return reader.format.num_rows(batch)  # the share knows only the mean
     # The shorter of two training loaders begins again within the epoch.
     return reader.stream.shard.rows_of_batch(batch_idx % len(loader))

@@ -66,7 +66,7 @@ class Options:
         ragged: What becomes of lists of unequal length, one of `RAGGED_POLICIES`.
         padding: How they are padded under the policy ``"pad"``.
         dtype: One of `CAST_DTYPES`, or None for the dtype of the schema.
-        floats: The same for columns of floats, and those alone, that have no ``dtype``.
+        floats: The same for columns of floats, and only those, that have no ``dtype``.
         decoder: What a column of bytes is decoded by: ``"image"``, or a function of
             bytes. None leaves them as they are.
         feature: What a Hugging Face dataset says that the column is, if anything.

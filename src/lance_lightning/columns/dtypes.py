@@ -20,7 +20,7 @@ _IMAGE_TENSOR = "lance.arrow.fixed_shape_image_tensor"  # Lance's own of a shape
 
 @dataclass(frozen=True, slots=True)
 class RowShape:
-    """Where the numbers of a column lie.
+    """Where the numbers of a column are stored.
 
     Args:
         leaf: The type of one number.

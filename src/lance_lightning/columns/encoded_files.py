@@ -36,7 +36,7 @@ def bytes_of_file(name: str, array: pa.Array) -> pa.Array:
     """Return the bytes of files; null where neither bytes nor path are.
 
     Raises:
-        DataError: A file that is a path alone.
+        DataError: A file that is only a path.
     """
     kind = array.type
     # Unlike ``field``, these know of the struct's own nulls.
@@ -79,7 +79,7 @@ def parts_of_lists(array: pa.Array) -> tuple[list[int], pa.Array]:
     """Return where each row's values begin, and the last end, among all values."""
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
     offsets = [0, *lengths.cumsum().tolist()]
-    return offsets, array.flatten()  # without what lies under nulls
+    return offsets, array.flatten()  # without what is under nulls
 
 
 def with_shape(name: str, array: pa.Array, shape: Sequence[int | None]) -> pa.Array:

@@ -1,4 +1,4 @@
-"""Columns of numbers: dtype and shape follow the schema alone.
+"""Columns of numbers: dtype and shape follow only from the schema.
 
 Numbers are not copied where their memory can be used as it is. The tensor then *is*
 Arrow's memory, and writable: give these functions memory that nobody else reads (the

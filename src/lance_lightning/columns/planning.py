@@ -187,7 +187,7 @@ class Struct:
     columns: dict[str, Column]
 
     def suffixes(self) -> tuple[str, ...]:
-        """Return the value's suffix: masks lie inside it, beside their fields."""
+        """Return the value's suffix: masks are inside it, beside their fields."""
         return ("",)
 
     def convert(self, array: pa.Array) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Deferred:
     Args:
         array: The values in Arrow.
         make: Makes the Python values of a part of it.
-        order: Where each row's value lies, int64 of shape (rows,); None is in order.
+        order: Where each row's value is, int64 of shape (rows,); None is in order.
     """
 
     array: pa.Array

@@ -1,6 +1,6 @@
 """Dates and times that Python, pandas or polars would not hold as they are.
 
-Arrow counts them in 64 bits from 1970; Python's stop at the years 1 and 9999. What lies
+Arrow counts them in 64 bits from 1970; Python's stop at the years 1 and 9999. What is
 beyond becomes an overflow there, or another time in silence: a time of day of 24:00:00
 becomes 0:00, and nanoseconds are cut to microseconds.
 """
@@ -53,7 +53,7 @@ _INTEGERS = {32: pa.int32(), 64: pa.int64()}
 
 
 def _leaves(array: pa.Array, inside: bool) -> Iterator[tuple[pa.Array, bool]]:
-    """Yield the arrays of times in a column, and whether they lie in structs."""
+    """Yield the arrays of times in a column, and whether they are in structs."""
     types, kind = pa.types, array.type
     if isinstance(array, pa.ExtensionArray):
         yield from _leaves(array.storage, inside)
@@ -123,7 +123,7 @@ def _has_hours(kind: pa.DataType) -> bool:
 
 
 def _step_of_nanoseconds(unit: str, library: Library) -> int:
-    """Return 1000 where nanoseconds would be lost: pandas alone has them."""
+    """Return 1000 where nanoseconds would be lost: only pandas has them."""
     lost = unit == "ns" and library == "Python" and not _has_pandas()
     return 1000 if lost else 1
 

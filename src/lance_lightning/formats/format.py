@@ -433,7 +433,7 @@ def _leaves(array: pa.Array) -> tuple[pa.DataType, int]:
         or types.is_large_list(array.type)
         or types.is_fixed_size_list(array.type)
     ):
-        # A null row of a fixed size is so many nulls to numpy, another is none.
+        # A null row of a fixed size is that many nulls to numpy, another is none.
         count += array.null_count if types.is_fixed_size_list(array.type) else 0
         array = array.flatten()
     return array.type, count + array.null_count

@@ -1,7 +1,7 @@
 """What `lance-lightning import` reads: the format of files, told from their names.
 
-Each reader gives rows in an order that depends on the files alone, so that a killed
-import can go on after any row.
+Each reader gives rows in an order that depends only on the files, so that a killed
+import can continue after any row.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def guess_format(source: Path) -> str:
     if any((source / name).is_file() for name in ("state.json", "dataset_dict.json")):
         return "huggingface"
     found = Counter(filter(None, map(_format_of, _visible(source))))
-    # Beside images and tables lie lists of files, licences and the like.
+    # Beside images and tables there are lists of files, licences and the like.
     kinds = [kind for kind in found if kind not in ("csv", "json")] or list(found)
     if len(kinds) == 1:
         return kinds[0]

@@ -43,7 +43,7 @@ class Input:
 
 
 def rows_a_batch(num_rows: int, num_bytes: int) -> int:
-    """Return how many rows, of so many in so many bytes, make a batch."""
+    """Return how many rows make a batch, by the bytes of all rows."""
     return max(1, min(BATCH_ROWS, BATCH_BYTES * max(num_rows, 1) // max(num_bytes, 1)))
 
 

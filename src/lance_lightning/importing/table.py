@@ -42,7 +42,7 @@ def import_table(
 ) -> int:
     """Write the rows of ``source`` to a new Lance dataset and return their number.
 
-    A call that was killed goes on after its last fragment when it is repeated, unless
+    A call that was killed continues after its last fragment when it is repeated, unless
     a file of the source has changed since; it then begins anew.
 
     Args:
@@ -217,7 +217,7 @@ def _write(
         try:
             for batch in batches:
                 # Into new memory: Lance stops the process where values from a file
-                # lie at an address that does not suit their type.
+                # are at an address that does not suit their type.
                 yield pa.concat_batches([batch, batch.slice(0, 0)])
         except Exception as error:
             raised.append(error)

@@ -6,7 +6,7 @@ from lance_lightning.ordering import World
 
 
 def world_of_torch() -> World:
-    """Return the place in ``torch.distributed``, or alone when it is not set up."""
+    """Return the place in ``torch.distributed``, or one rank when it is not set up."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):

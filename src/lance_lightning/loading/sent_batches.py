@@ -29,7 +29,7 @@ from lance_lightning.loading.shared_pool import (
 from lance_lightning.reading import ALIGNMENT
 from lance_lightning.types import Array
 
-INLINE_BYTES = 256 << 10  # so many go through the pipe faster than in a block
+INLINE_BYTES = 256 << 10  # that many go through the pipe faster than in a block
 OWN_BLOCKS = 8  # in a message; each takes a file descriptor
 
 

@@ -24,14 +24,14 @@ from lance_lightning.types import Array
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a column lies.
+    """Where a column is.
 
     Args:
         block: The number of its block.
         start: Its first byte there.
         size: Its bytes.
         streamed: They are an Arrow IPC stream; else the values as they are.
-        shared: Other columns lie in the block too.
+        shared: Other columns are in the block too.
     """
 
     block: int
@@ -48,7 +48,7 @@ class PackedBatch:
         schema: Of the batch.
         rows: Rows of the batch.
         blocks: The memory: tensors where it is sent or pinned, arrays once received.
-        places: Where each column lies in it.
+        places: Where each column is in it.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class _Part:
 
 
 def _values_in(column: pa.Array, pool: SharedPool) -> _Part | None:
-    """Return where in shared memory a column lies, if it has nothing but values."""
+    """Return where in shared memory a column is, if it has nothing but values."""
     layout = Layout.of(column.type)
     if column.offset or not len(column) or layout is None:
         return None

@@ -39,7 +39,7 @@ class Block:
 
     Args:
         size: Bytes, at least.
-        is_shared: Whether several columns may lie in it.
+        is_shared: Whether several columns may be in it.
 
     Raises:
         SharedMemoryFullError: There is no more shared memory.
@@ -179,7 +179,7 @@ class SharedPool:
         return {"_keep": self._keep, "_blocks": {}, "private": BufferPool()}
 
     def block_of(self, buffer: pa.Buffer) -> tuple[Block, int] | None:
-        """Return the block that a buffer lies in and where, or None if in none."""
+        """Return the block that a buffer is in and where, or None if in none."""
         for blocks in self._blocks.values():
             for block in blocks:
                 offset = int(buffer.address) - block.address

@@ -1,4 +1,15 @@
-"""Which rows come when, as a function of numbers."""
+"""Which rows come when, as a function of numbers.
+
+How a window, its pieces and its batches belong together::
+
+    epoch     | batch 0 | batch 1 | batch 2 | batch 3 | batch 4 | ...  the order's rows
+    window    |---- the rows of batches 0 to 3 -------|                read ahead
+    sorted     3 4 5 9 | 12 14 15 | 70 71 76 77 | 90                   by row offset
+    pieces    |-------| |--------| |-----------| |--|                  asked for at once
+    gathered   each row is written to its place in the window
+    converted |---------------------------------------|                once for all four
+    batches   | batch 0 | batch 1 | batch 2 | batch 3 |                slices of it
+"""
 
 from __future__ import annotations
 

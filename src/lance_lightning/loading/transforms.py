@@ -28,7 +28,7 @@ class Transforms:
             Given alone, it takes the rows as they are.
 
     Raises:
-        ConfigError: One is not callable, or ``transform`` stands beside
+        ConfigError: One is not callable, or ``transform`` is given with
             ``sample_transform`` or ``collate_fn``, which make the batch themselves.
     """
 
@@ -74,7 +74,7 @@ class Transforms:
 
 @dataclass(frozen=True, slots=True)
 class BatchPlace:
-    """Where a batch stands, for seeds and for error messages.
+    """Where a batch is, for seeds and for error messages.
 
     Args:
         stage: The stage that reads it.
@@ -119,7 +119,7 @@ def make_batch(
         stop: One past its last row.
         format: The output format.
         transforms: The user's functions.
-        place: Where the batch stands.
+        place: Where the batch is.
 
     Raises:
         TransformError: A function raised; the message names function, stage,

@@ -35,7 +35,7 @@ class WindowRequests:
     ) -> None:
         self._reader = reader
         self._limit = min(reader.sizes.window_bytes, most_bytes)
-        # What a sampler of others draws is drawn here alone: in another process it
+        # What a sampler of others draws is drawn only here: in another process it
         # could draw something else.
         self._draws = reader.stream.order.draws
         self._batch_rows = reader.stream.batch_rows

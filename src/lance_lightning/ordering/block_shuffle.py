@@ -1,4 +1,19 @@
-"""Blocks of neighbouring rows in another order each epoch, and rows within a buffer."""
+"""Blocks of neighbouring rows in another order each epoch, and rows within a buffer.
+
+Blocks of 4 rows, buffers of 16, and global batches of 2 rows::
+
+    the split, turned by a random number of rows, in blocks; a short one stays last
+        | A A A A | B B B B | C C C C | D D D D | E E E E | ... | Z Z |
+    the blocks in a random order, in buffers; the last has what fills no other
+        | G G G G  C C C C  X X X X  B B B B | F F F F  K K K K  ... | ...
+    a buffer in streams, runs of neighbours in that order
+        | stream 0 | stream 1 | stream 2 | stream 3 |
+    batches: which of its streams gives the row, and which row, is random
+        place 0 of every batch of the buffer takes a row of stream 0 or 2
+        place 1 of every batch of the buffer takes a row of stream 1 or 3
+
+So 8 batches share a buffer, and with two ranks each reads streams of its own.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +73,7 @@ def _permute_by_number(
     """Send each of ``x`` through the permutation of its number.
 
     Positions share permutations, and what a permutation costs is the numbers of its
-    rounds. So where ``x`` and ``numbers`` lie close together, every x between the
+    rounds. So where ``x`` and ``numbers`` are close together, every x between the
     ends goes through every permutation between the ends, which makes a table.
 
     Args:
@@ -124,7 +139,7 @@ class _Blocks:
         batch to batch, and so does the place in the stream.
         """
         streams = self.streams
-        rows, longer = divmod(m, streams)  # so many streams are one row longer
+        rows, longer = divmod(m, streams)  # that many streams are one row longer
         g = np.minimum(p // self.buffer, self.n // self.buffer - 1)
         t, q = _divmod(p, streams)
         j = t - g * self.block

@@ -148,7 +148,7 @@ def permute(y: UInts, n: UInts, keys: UInts) -> UInts:
     one_key = list(_round_numbers(keys, word)) if len(keys) == 1 else None
     _go_through_rounds(y, mask, half, one_key or _round_numbers(keys, word))
     # Walking the cycle: a value beyond n goes through the rounds again until it
-    # falls below. Less than half of the domain lies beyond, so it soon does.
+    # falls below. Less than half of the domain is beyond, so it soon does.
     out = np.flatnonzero(y >= n)
     flat = y.reshape(-1)
     while len(out):

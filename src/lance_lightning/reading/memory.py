@@ -101,12 +101,12 @@ class BufferPool:
         return parts
 
     def _free_buffer(self, size: int, part: int) -> Array | None:
-        """Return the smallest free buffer of so many bytes, or None."""
+        """Return the smallest free buffer of that many bytes, or None."""
         free = []
         with contextlib.suppress(IndexError):
             while True:  # one by one: no other thread gets the same
                 free.append(self._free[part].pop())
-        # A smaller one would lie beside what takes its place.
+        # A smaller one would be beside what takes its place.
         free = sorted((each for each in free if len(each) >= size), key=len)
         self._free[part] += free[1:]
         return free[0] if free else None

@@ -16,7 +16,7 @@ from lance_lightning.reading.row_sizes import RowSizes
 from lance_lightning.types import Array
 
 PIECE_BYTES = 5 << 20
-IN_ORDER_PIECE_BYTES = 8 << 20  # a piece is the window then: nothing lies beside it
+IN_ORDER_PIECE_BYTES = 8 << 20  # a piece is the window then: nothing is beside it
 # Lance's buffers for text and lists double while they grow, so that a piece takes
 # several times its bytes.
 VARIABLE_PIECE_BYTES = 2 << 20

@@ -169,7 +169,7 @@ def _chunks(
     chunk: int,
     sizes: RowSizes | None,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a split, so many at once or, where they are large, fewer."""
+    """Yield the rows of a split, that many at once or, where they are large, fewer."""
     start, most = 0, chunk
     asked: deque[int] = deque()
 

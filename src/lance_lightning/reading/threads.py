@@ -22,7 +22,7 @@ class Threads:
         self._pools: dict[str, ThreadPoolExecutor] = {}
 
     def pool(self, task: str, count: int = 1) -> ThreadPoolExecutor:
-        """Return so many threads for a task; they end with this object."""
+        """Return that many threads for a task; they end with this object."""
         if task not in self._pools:
             name = f"lance_lightning_{task}"
             self._pools[task] = ThreadPoolExecutor(count, thread_name_prefix=name)

@@ -50,7 +50,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class StoredSource(Source):
-    """What the sources that lie in storage share."""
+    """What the sources that are in storage share."""
 
     version: int | None = None
     tag: str | None = None

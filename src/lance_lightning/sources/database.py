@@ -25,7 +25,7 @@ from lance_lightning.tables import (
 class LanceDBSource(StoredSource):
     """A table of a LanceDB database: in a folder, an object store or LanceDB Cloud.
 
-    Where the table lies in storage, LanceDB is asked once for the place, and everything
+    Where the table is in storage, LanceDB is asked once for the place, and everything
     after needs only Lance. The rows of a remote table (``db://``) are read through
     LanceDB's Table API; each process takes the API key from its own environment
     variable ``LANCEDB_API_KEY``.

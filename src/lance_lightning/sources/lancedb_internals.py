@@ -37,10 +37,10 @@ _FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class StoredTable:
-    """A LanceDB table that lies in a folder or an object store.
+    """A LanceDB table that is in a folder or an object store.
 
     Args:
-        uri: Where its Lance dataset lies.
+        uri: Where its Lance dataset is.
         branch: The branch of the handle; None is main.
         version: The version of the handle.
         is_newest: Whether that is the newest of its branch.
@@ -116,17 +116,17 @@ def _is_kind(value: Any, module: str, name: str) -> bool:
 
 
 def is_remote(table: Any) -> bool:
-    """Return whether a LanceDB table lies behind a server."""
+    """Return whether a LanceDB table is behind a server."""
     return type(table).__module__.startswith("lancedb.remote.")
 
 
 def is_in_memory(table: Any) -> bool:
-    """Return whether a LanceDB table lives in one connection alone."""
+    """Return whether a LanceDB table is in one connection only."""
     return not is_remote(table) and str(table.uri).startswith("memory://")
 
 
 def stored_table(table: Any) -> StoredTable:
-    """Return where a table's Lance dataset lies, and what the handle reads.
+    """Return where a table's Lance dataset is, and what the handle reads.
 
     Raises:
         SourceError: Lance cannot open it.

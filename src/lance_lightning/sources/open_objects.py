@@ -56,7 +56,7 @@ class TableSource(Source):
         return self.source.filter
 
     def describe(self) -> str:
-        """Return where the table lies, without secrets."""
+        """Return where the table is, without secrets."""
         return self.source.describe()
 
     def resolve(self, cache_dir: Path, version: int | None = None) -> Snapshot:
@@ -92,11 +92,11 @@ class PermutationSource(Source):
 
     @property
     def version(self) -> int | None:
-        """The version that was permuted, where its row ids mean that one alone."""
+        """The version that was permuted, where its row ids mean only that one."""
         return getattr(self.base, "version", None)
 
     def describe(self) -> str:
-        """Return where the table lies, without secrets."""
+        """Return where the table is, without secrets."""
         kept = "every row" if self.rows is None else f"{self.rows.num_rows} rows"
         return f"permutation ({kept}) of {self.base.describe()}"
 
@@ -162,7 +162,7 @@ def _branch_of(
 ) -> tuple[str, str | None]:
     """Return the table's own URI, and the branch that a handle is at; None is main.
 
-    A handle that was checked out does not say its branch, so what lies there is
+    A handle that was checked out does not say its branch, so what is there is
     compared.
     """
     with explained(f"listing the branches of {strip_secrets(uri)}", uri, options, ""):

@@ -1,6 +1,6 @@
 """The splits a user names, and the plans that LanceDB's permutation builder makes.
 
-LanceDB assigns random and sequential splits by a row's place alone, hashed ones by its
+LanceDB assigns random and sequential splits by only a row's place, hashed ones by its
 values. So a stand-in that holds no more than that gives the same assignment as the
 table, and what comes back is mapped to the table's row offsets. Sequential and
 calculated splits need no builder, nor lancedb.

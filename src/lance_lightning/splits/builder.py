@@ -1,7 +1,7 @@
 """LanceDB's permutation builder, run on a stand-in for the table.
 
 The stand-in is a small Lance dataset with a row for each row that is to be assigned,
-and the columns that the assignment needs. So the table itself may lie anywhere, with
+and the columns that the assignment needs. So the table itself may be anywhere, with
 row ids of any kind. Few rows are assigned in this process. Many are assigned in a
 child process, because the builder takes its memory limit from an environment variable
 only; it is not a fork, since lancedb's threads do not survive one.
@@ -41,7 +41,7 @@ def write_stand_in(folder: Path, schema: Any, batches: Iterable[Any]) -> None:
 
 
 def write_blank_stand_in(folder: Path, num_rows: int) -> None:
-    """Write a stand-in for an assignment that depends on the number of rows alone."""
+    """Write a stand-in for an assignment that depends only on the number of rows."""
     schema = pa.schema([("c0", pa.int8())])
     sizes = (min(_CHUNK, num_rows - i) for i in range(0, num_rows, _CHUNK))
     columns = (pa.array(np.zeros(size, np.int8)) for size in sizes)

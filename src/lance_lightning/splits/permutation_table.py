@@ -1,4 +1,4 @@
-"""A LanceDB permutation table that the user brings: its rows, and where they lie.
+"""A LanceDB permutation table that the user brings: its rows, and where they are.
 
 It says by row id which row is in which split. LanceDB records in its metadata which
 version of the base table it was built on, and the names of the splits.
@@ -129,7 +129,7 @@ def check_base(rows: PermutationRows, snapshot: Snapshot) -> None:
     overwrite, be that of another row. Where no version was recorded, nothing tells.
 
     Raises:
-        SourceError: Other rows can lie there.
+        SourceError: Other rows can be there.
     """
     recorded = (rows.version, rows.branch)
     if rows.version is None or recorded == (snapshot.version, snapshot.branch):

@@ -16,13 +16,13 @@ class Progress:
             total=num_rows,
             unit=" rows",
             delay=PATIENCE,
-            miniters=0,  # its clock goes on where no row is counted
+            miniters=0,  # its clock continues where no row is counted
             disable=not wanted,
             leave=False,
         )
 
     def tick(self, rows: int = 0) -> None:
-        """Show that it goes on, by so many rows."""
+        """Show that it continues, by that many rows."""
         self._bar.update(rows)
 
     def close(self) -> None:

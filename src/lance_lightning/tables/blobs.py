@@ -1,6 +1,6 @@
 """Blob columns, whose bytes Lance keeps apart from the rows: read beside them.
 
-A scan gives a blob's bytes when told to; a take gives only where they lie, so that
+A scan gives a blob's bytes when told to; a take gives only where they are, so that
 the bytes of scattered rows are asked for column by column.
 """
 
@@ -26,7 +26,7 @@ def with_blobs(dataset: Any, columns: Any) -> Any:
         columns: What Lance is asked for, as `Snapshot.lance_columns` gives it.
 
     Raises:
-        DataError: A blob lies inside a struct, or is part of a SQL expression.
+        DataError: A blob is inside a struct, or is part of a SQL expression.
     """
     if not isinstance(dataset, lance.LanceDataset):
         return dataset

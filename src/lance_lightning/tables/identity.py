@@ -16,7 +16,7 @@ from lance_lightning.errors import SourceError
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What tells one state of one table from any other, wherever it lies.
+    """What tells one state of one table from any other, wherever it is.
 
     Args:
         version: Lance's version number.
@@ -67,7 +67,7 @@ def _fragments_digest(dataset: Any) -> str:
 
 
 def _without_place(metadata: Any) -> Any:
-    """Drop ``base_id``: clones and branches name where a file lies with it."""
+    """Drop ``base_id``: clones and branches name where a file is with it."""
     if isinstance(metadata, dict):
         return {k: _without_place(v) for k, v in metadata.items() if k != "base_id"}
     if isinstance(metadata, list):
@@ -122,7 +122,7 @@ def _extension_metadata(kind: Any) -> dict[str, str]:
 def content_digest(table: Any) -> str:
     """Return a digest, in hex, of a ``pyarrow.Table``'s schema and values.
 
-    How the table is cut into chunks changes nothing, nor do the bytes that lie
+    How the table is cut into chunks changes nothing, nor do the bytes that are
     under a null: what a process leaves there is chance.
 
     Raises:

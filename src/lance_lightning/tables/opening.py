@@ -84,7 +84,7 @@ def _branch_head(
 def tagged(
     newest: Any, uri: str, options: Mapping[str, str | None], tag: str
 ) -> tuple[str | None, int]:
-    """Return branch and version of a tag: its version alone would mean main's."""
+    """Return branch and version of a tag: only its version would mean main's."""
     place = strip_secrets(uri)
     with explained(f"listing the tags of {place}", uri, options, "try again"):
         there = newest.tags.list()

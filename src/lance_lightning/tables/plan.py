@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def is_range(self) -> bool:
-        """Whether the rows lie side by side, so that no file holds them."""
+        """Whether the rows are side by side, so that no file holds them."""
         return self.path is None
 
     def offsets(self, indices: Any) -> Any:

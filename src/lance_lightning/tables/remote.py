@@ -31,7 +31,7 @@ ROWS_A_REQUEST = 8192  # the offsets go along as text, about 10 bytes each
 
 @dataclass(frozen=True, slots=True)
 class RemotePlace:
-    """Where a remote table lies. It holds no credentials, and pickles.
+    """Where a remote table is. It holds no credentials, and pickles.
 
     Args:
         uri: The database, ``db://...``.
@@ -122,8 +122,8 @@ class RemoteDataset:
     """A remote table at one version, with the methods of a Lance dataset we call.
 
     Args:
-        table: The open LanceDB table, checked out at a version; ours alone.
-        place: Where it lies.
+        table: The open LanceDB table, checked out at a version; only ours.
+        place: Where it is.
         branch: The branch it was opened on.
     """
 

@@ -28,7 +28,7 @@ register_extension_types()  # before a schema is read
 
 
 class Remote(Protocol):
-    """How a process opens a table that lies behind a server; it can pickle."""
+    """How a process opens a table that is behind a server; it can pickle."""
 
     def open(
         self, options: Mapping[str, str | None], branch: str | None, version: int
@@ -46,7 +46,7 @@ class Snapshot:
     """A table pinned at a version: small, and opened by each process for itself.
 
     Args:
-        uri: Where the Lance dataset lies; absolute where it is a local path.
+        uri: Where the Lance dataset is; absolute where it is a local path.
         version: The pinned version, counted on ``branch``.
         branch: The branch, or None for main.
         storage_options: What the object store needs. A value that the environment
@@ -54,7 +54,7 @@ class Snapshot:
             and comes back from the environment of the process that opens it.
         identity: What was found at that version when it was pinned.
         from_memory: The dataset is the cached copy of an in-memory table.
-        remote: Opens a table that lies behind a server; None for Lance itself.
+        remote: Opens a table that is behind a server; None for Lance itself.
     """
 
     uri: str
@@ -67,13 +67,13 @@ class Snapshot:
 
     @property
     def num_fragments(self) -> int:
-        """Fragments that the rows lie in; 0 where Lance cannot tell."""
+        """Fragments that the rows are in; 0 where Lance cannot tell."""
         dataset = self.open()
         return len(dataset.get_fragments()) if self.remote is None else 0
 
     @property
     def is_local(self) -> bool:
-        """Whether the dataset lies in the file system."""
+        """Whether the dataset is in the file system."""
         scheme, mark, _ = self.uri.partition("://")
         return self.remote is None and (not mark or scheme.startswith("file"))
 
@@ -83,7 +83,7 @@ class Snapshot:
         One a process: opened, and held against `identity`, the first time.
 
         Raises:
-            SourceError: The version is gone, or another table lies there now.
+            SourceError: The version is gone, or another table is there now.
         """
         refuse_fork()
         return open_datasets(self)
@@ -96,7 +96,7 @@ class Snapshot:
         """Open the table again and compare it with what was pinned.
 
         Raises:
-            SourceError: The version is gone, or another table lies there now.
+            SourceError: The version is gone, or another table is there now.
         """
         open_verified(self)
 
@@ -158,7 +158,7 @@ class Snapshot:
         """Return the ``pyarrow.Schema`` of the batches that are read.
 
         It is `projected_schema` with the bytes of blobs in the place of what Lance
-        gives for them, which is where they lie.
+        gives for them, which is where they are.
         """
         schema = self.projected_schema(columns, with_row_id)
         in_lance = isinstance(self.open(), lance.LanceDataset)
