@@ -35,12 +35,12 @@ def run(row_bytes: int, variable: bool, **arguments: Any) -> dict[str, Any]:
     """
     import lance
 
-    from lance_lightning.reading import windows as fetch
+    from lance_lightning.reading import pieces
 
     task = task_of(arguments)
     dataset, columns = lance.dataset(str(task.path)), list(task.workload.columns)
     rng = np.random.Generator(np.random.Philox(key=0))
-    size = fetch.VARIABLE_PIECE_BYTES if variable else fetch.PIECE_BYTES
+    size = pieces.VARIABLE_PIECE_BYTES if variable else pieces.PIECE_BYTES
     piece = size // row_bytes
 
     def seconds(rows: int, neighbours: int) -> float:
@@ -48,7 +48,7 @@ def run(row_bytes: int, variable: bool, **arguments: Any) -> dict[str, Any]:
         for _ in range(REPEATS):
             offsets = _runs(rng, task.rows, rows, neighbours)
             began = time.perf_counter()
-            fetch.read_piece(dataset, columns, offsets)
+            pieces.read_piece(dataset, columns, offsets)
             times.append(time.perf_counter() - began)
         return statistics.median(times)
 
@@ -65,7 +65,7 @@ def run(row_bytes: int, variable: bool, **arguments: Any) -> dict[str, Any]:
     )
     names = (*TAKE, *(VARIABLE_SCAN if variable else SCAN))
     found = dict(zip(names, (*take, *scan), strict=True))
-    used = {name: getattr(fetch, name) for name in found}
+    used = {name: getattr(pieces, name) for name in found}
     return {"value": take[0] / scan[1], "found": found, "used": used}
 
 

@@ -32,7 +32,7 @@ from lance_lightning.samplers.drawn_epochs import DrawnEpoch, DrawnEpochs
 from lance_lightning.tables import Plan, Snapshot, read_table
 from lance_lightning.types import ROW_OFFSET, Ints
 
-_DRAWN, _GENERATOR = 102, 103  # what a key is for; see lance_samplers
+_DRAWN, _GENERATOR = 102, 103  # what a key is for; `sharded` has two more
 _POSITIVE = 2**63 - 1
 
 
