@@ -416,6 +416,9 @@ def test_workers_end_with_their_loader_even_in_a_cycle(table):
             loader._workers._answers = iter(loader._workers._start())  # still starting
         del data, loader, iterator
         gc.collect()
+        # An older torch has told them to end and does not wait until they have.
+        for worker in multiprocessing.active_children():
+            worker.join(10)
         assert not multiprocessing.active_children()
 
 
