@@ -1,4 +1,17 @@
-"""What this package raises itself."""
+"""What this package raises itself.
+
+::
+
+    LanceLightningError
+    ├── ConfigError (ValueError)       an argument, or several together
+    ├── SourceError (ValueError)       a table, version, column or filter
+    ├── DataError (ValueError)         values that the output format cannot hold
+    │   ├── DecodeError                bytes that a decoder could not read
+    │   └── NullError                  nulls
+    ├── StateError (RuntimeError)      a checkpoint of other data or settings
+    ├── TransformError (RuntimeError)  a user's function raised
+    └── WorkerError (RuntimeError)     a worker process ended by itself
+"""
 
 from __future__ import annotations
 

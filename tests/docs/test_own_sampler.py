@@ -8,9 +8,11 @@ from pathlib import Path
 from types import ModuleType
 
 import lightning as L
+import numpy as np
 import pytest
+from hydra.utils import instantiate
 
-from lance_lightning import LanceDataModule, StateError, World
+from lance_lightning import ConfigError, LanceDataModule, StateError, World
 from tests.helpers.models import Recorder
 from tests.helpers.tables import flat, write_table
 from tests.helpers.trainers import quiet_trainer
@@ -60,6 +62,79 @@ def test_every_number_of_ranks_trains_on_the_same_global_batches(page):
     ]
     for whole, *parts in zip(alone, *ranks, strict=True):
         assert sorted(flat(parts)) == sorted(whole)
+
+
+def test_hydra_makes_the_sampler_by_its_class(page):
+    cfg = {
+        "_target_": "lance_lightning.LanceDataModule",
+        "source": "data/rows.lance",
+        "sampler": {"_target_": "page.Rotate", "step": 3},
+        "batch_size": 8,
+    }
+    loader = instantiate(cfg).train_dataloader()
+    loader.set_epoch(2)
+    assert flat(batch["id"].tolist() for batch in loader) == expected(2)
+
+
+def test_batches_of_its_own_are_resumed_only_on_as_many_ranks(page):
+    class Pairs(page.Rotated):
+        batches_per_epoch = ROWS // 2
+
+        def batches(self, numbers, epoch):
+            rows = (2 * numbers[:, None] + np.arange(2)).reshape(-1)
+            return self.indices(rows, epoch), np.full(len(numbers), 2)
+
+    class InPairs(page.Rotate):
+        def order_of(self, split):
+            return Pairs(split.num_rows, split.seed, self.step)
+
+    def loader(ranks: int):
+        data = LanceDataModule(
+            "data/rows.lance", sampler=InPairs(3), batch_size=2, world=World(0, ranks)
+        )
+        return data.train_dataloader()
+
+    batches = [batch["id"].tolist() for batch in loader(2)]
+    assert batches == [expected(0)[4 * t : 4 * t + 2] for t in range(ROWS // 4)]
+    saved = {**loader(2).state_dict(), "batch": 3}
+    restored = loader(2)
+    restored.load_state_dict(saved)
+    assert [batch["id"].tolist() for batch in restored] == batches[3:]
+    with pytest.raises(StateError, match="world_size"):
+        loader(3).load_state_dict(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"indices": lambda self, positions, epoch: positions + 1}, "index 103 .*0 to"),
+        ({"indices": lambda self, positions, epoch: positions - 1}, "index -1 .*0 to"),
+        ({"share": "strides"}, "Wrong.share must be one of 'strided', 'contiguous'"),
+        ({"rows_per_epoch": 1.5}, "Wrong.rows_per_epoch must be an integer, got 1.5"),
+    ],
+)
+def test_an_order_that_cannot_work_is_an_error(page, change, message):
+    kind = type("Wrong", (page.Rotated,), change)
+
+    class Sampler:
+        def order_of(self, split):
+            order = object.__new__(kind)
+            values = {"rows_per_epoch": ROWS, "seed": 0, "step": 1, **change}
+            for name in ("rows_per_epoch", "seed", "step"):
+                object.__setattr__(order, name, values[name])
+            return order
+
+    with pytest.raises(ConfigError, match=message):
+        batches(Sampler())
+
+
+def test_a_sampler_without_an_order_is_an_error(page):
+    class Sampler:
+        def order_of(self, split):
+            return None
+
+    with pytest.raises(ConfigError, match="order_of returned None, which is no order"):
+        batches(Sampler())
 
 
 def test_a_run_resumes_at_the_batch_where_it_was(page, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 import lance
 import numpy as np
 import pytest
+import torch
 import yaml
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningCLI
@@ -258,6 +259,9 @@ def test_a_checkpoint_of_a_run_gives_the_class_of_its_module(
     )
     cli.trainer.save_checkpoint("run.ckpt")
     own = Sub if of_sub else LanceDataModule
+    saved = torch.load("run.ckpt", weights_only=True)["datamodule_hyper_parameters"]
+    path = f"{__name__}.Sub" if of_sub else "lance_lightning.LanceDataModule"
+    assert saved["_class_path"] == path
     for kind in (*BASES, own):
         found = kind.load_from_checkpoint("run.ckpt", weights_only=True)
         assert type(found) is own

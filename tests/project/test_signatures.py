@@ -16,6 +16,7 @@ PUBLIC = {
     "lance_lightning": lance_lightning.__all__,
     "lance_lightning.callbacks": ["LogBatchSize", "PredictedRows"],
     "lance_lightning.importing": ["import_table"],
+    "lance_lightning.samplers": ["Order", "Sampler", "TrainingSplit"],
 }
 # These are asked of a data module; their constructors are not for users.
 HANDED_OUT = ("LanceDataLoader", "LanceIterableDataset", "LanceMapDataset")

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.utilities.parsing import AttributeDict
 
+import lance_lightning
 from lance_lightning.datamodule.plain_specs import TARGET, plain_dict
 
 OF_CLI = ("_class_path", "_instantiator")
@@ -114,6 +115,15 @@ class PlainHyperparameters(LightningDataModule):
         self._hparams = Hyperparameters(dict(self.hparams), self.set_hyperparameter)
 
 
+def _class_path(kind: type[Any]) -> str:
+    """Return where a class is imported from: ours by its public name."""
+    module = kind.__module__
+    is_ours = module.startswith("lance_lightning.")
+    if is_ours and kind.__name__ in lance_lightning.__all__:
+        module = lance_lightning.__name__
+    return f"{module}.{kind.__qualname__}"
+
+
 def with_class(module: LightningDataModule, plain: dict[str, Any]) -> dict[str, Any]:
     """Return hyperparameters of which LightningCLI's run makes a module of the class.
 
@@ -128,7 +138,7 @@ def with_class(module: LightningDataModule, plain: dict[str, Any]) -> dict[str, 
     # A function has no plain value, but the path by which the run named it is one.
     named |= {name: given[name] for name in FUNCTIONS if given.get(name) is not None}
     return {
-        "_class_path": f"{kind.__module__}.{kind.__qualname__}",
+        "_class_path": _class_path(kind),
         "_instantiator": given["_instantiator"],
         **named,
     }

@@ -44,7 +44,8 @@ def state_of(
         batch: Its next batch.
         steps: Steps of the trainer's epoch, where a trainer has one.
     """
-    shard = stream.shard
+    shard, order = stream.shard, stream.order
+    by_rank = order.depends_on_ranks or order.batches_per_epoch is not None
     return LoaderState(
         epoch=epoch,
         batch=batch,
@@ -53,10 +54,10 @@ def state_of(
         plan=stream.plan.digest,
         num_rows=stream.plan.num_rows,
         seed=stream.seed,
-        sampler=stream.order.state(),
+        sampler=order.state(),
         global_batch_size=shard.global_batch_size,
         drop_last=shard.drop_last,
-        world_size=shard.world.size if stream.order.depends_on_ranks else None,
+        world_size=shard.world.size if by_rank else None,
     )
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from lance_lightning.errors import ConfigError
 from lance_lightning.ordering import Share
 from lance_lightning.reading import sort_offsets
 from lance_lightning.samplers import Order
@@ -47,8 +48,19 @@ class Stream:
             The table's row offsets in the order in which they are handed out,
             int64 of shape (rows,), and the rows of each batch, int64 of shape
             (last - first,).
+
+        Raises:
+            ConfigError: The order gives what are no rows of the split.
         """
         indices, sizes = self.shard.indices(self.order, epoch, first, last)
+        rows = self.plan.num_rows
+        if len(indices) and not (indices.min() >= 0 and indices.max() < rows):
+            wrong = indices[(indices < 0) | (indices >= rows)]
+            raise ConfigError(
+                f"{type(self.order).__name__}.indices gives index {wrong[0]} in epoch "
+                f"{epoch}, and the split has {rows} rows, 0 to {rows - 1}, so rows of "
+                "other splits would be read: let it give indices into the split"
+            )
         return self.plan.offsets(indices), sizes
 
     @property

@@ -25,7 +25,6 @@ class TrainShare:
     Global batch t is the positions ``[t G, (t + 1) G)`` for every world size, G the
     global batch size, so that another world size trains on the same batches. The
     last global batch, of fewer rows, is shared out as well; with fewer rows than
-    last global batch, of fewer rows, is shared out as well; with fewer rows than
     ranks each of the ranks that would get none repeats one of its rows.
 
     Global batches of 8 rows over 4 ranks, of a split of 19 rows: the positions of each

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from lance_lightning.checks import check_importable
+from lance_lightning.checks import check_importable, check_int, check_one_of
+from lance_lightning.errors import ConfigError
 from lance_lightning.ordering import TrainShare, WholeBatchShare, World
 from lance_lightning.tables import Plan
 from lance_lightning.types import Ints
@@ -72,7 +73,9 @@ class Order(ABC):
     Attributes:
         rows_per_epoch: Rows of an epoch, over all ranks; the same in each.
         batches_per_epoch: Batches of an epoch over all ranks, where the order makes
-            them itself (see `batches`); None: the rows are cut into global batches.
+            them itself (see `batches`), which are dealt out to the ranks, so that a
+            run resumes in mid-epoch only on as many ranks; None: the rows are cut
+            into global batches.
         share: How ranks share a global batch of G rows. ``"strided"``: rank r of W
             takes its positions r, r + W, r + 2W, ...; ``"contiguous"``: the r-th of
             W consecutive parts.
@@ -183,9 +186,19 @@ def training_share(
         drop_last: Leave out the last global batch if it is not full.
 
     Raises:
-        ConfigError: There is no batch for each rank.
+        ConfigError: It is no order, or there is no batch for each rank.
     """
-    rows, batches = order.rows_per_epoch, order.batches_per_epoch
+    if not isinstance(order, Order):
+        raise ConfigError(
+            f"the sampler's order_of returned {order!r}, which is no order: return an "
+            "object of a subclass of lance_lightning.samplers.Order"
+        )
+    name = type(order).__name__
+    check_one_of(f"{name}.share", order.share, ("strided", "contiguous"))
+    rows = check_int(
+        f"{name}.rows_per_epoch", getattr(order, "rows_per_epoch", None), 0
+    )
+    batches = order.batches_per_epoch
     if batches is not None:
         return WholeBatchShare(rows, batches, world)
     strided = order.share == "strided"
