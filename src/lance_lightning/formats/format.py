@@ -22,82 +22,53 @@ those batches that have one.
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import torch
 
-from lance_lightning.arrow import Unordered, is_bytes, ordered, refuse_blob
+from lance_lightning.arrow import Unordered, is_bytes, refuse_blob
 from lance_lightning.checks import check_one_of, require
 from lance_lightning.columns import (
     CAST_DTYPES,
     IMAGE,
-    Column,
-    NullCount,
     Nulls,
     Options,
-    as_numpy,
-    convert_columns,
-    count_nulls,
     is_file,
     is_list_of,
     is_other_file,
-    nulls_error,
-    plan_columns,
-    plan_field,
-    refuse_nanoseconds,
-    rows_of_columns,
-    slice_columns,
-    unsupported,
-    with_bytes_of_files,
 )
 from lance_lightning.errors import ConfigError
-from lance_lightning.formats.batches import batch_size_of, collated_size
-from lance_lightning.formats.from_arrow import (
-    FROM_ARROW,
-    check_arrow_fill,
-    holds_uint64,
-    refuse_uncollatable,
-    refuse_unmade,
-    to_rows,
-)
+from lance_lightning.formats.by_column import BY_COLUMN, ByColumn, LastPlan
+from lance_lightning.formats.from_arrow import FromArrow
 from lance_lightning.formats.policies import (
     is_policy,
     is_ragged_policy,
     parse_nulls,
     parse_ragged,
+    refuse_no_columns,
+    refuse_unknown,
     values_of_policy,
 )
-from lance_lightning.formats.stacked import Stacked, common_dtype, join, numbers_of
+from lance_lightning.formats.stacked import STACKED, Stacked
 from lance_lightning.types import OUTPUT_FORMATS
 
-_BY_COLUMN = ("numpy", "torch")
-_STACKED = ("torch_col", "torch_row")
-_NUMBERS = (*_BY_COLUMN, *_STACKED)
-_EXTRAS = ("pandas", "polars")  # format, module and extra have one name
+_NUMBERS = (*BY_COLUMN, *STACKED)
 
 
-class _LastPlan:
-    """The plan of the last schema: every window of a loader has the same."""
+class _Strategy(Protocol):
+    """How the batches of some formats are made; `Format` says what each method is."""
 
-    def __init__(self) -> None:
-        self._last: tuple[pa.Schema, dict[str, Column]] | None = None
+    def check(self, schema: pa.Schema) -> None: ...
 
-    def of(
-        self, schema: pa.Schema, plan: Callable[[pa.Schema], dict[str, Column]]
-    ) -> dict[str, Column]:
-        """Return the plan of a schema, made if it is another than the last."""
-        last = self._last
-        if last is None or last[0] != schema:
-            last = self._last = schema, plan(schema)
-        return last[1]
+    def convert(self, rows: pa.RecordBatch | Unordered) -> Any: ...
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_last": None}  # plans hold functions, which no worker can get
+    def slice(self, window: Any, start: int, stop: int) -> Any: ...
+
+    def rows(self, window: Any, start: int, stop: int) -> list[dict[str, Any]]: ...
+
+    def num_rows(self, batch: Any) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +108,14 @@ class Format:
     dtype: Any = None
     decoders: Any = None
     features: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    _plan: _LastPlan = dataclasses.field(
-        default_factory=_LastPlan, init=False, repr=False, compare=False
+    _plan: LastPlan = dataclasses.field(
+        default_factory=LastPlan, init=False, repr=False, compare=False
     )
 
     def __post_init__(self) -> None:
         check_one_of("output_format", self.name, OUTPUT_FORMATS)
         for policy in values_of_policy(self.nulls, is_policy(self.nulls)):
-            if parse_nulls(policy).policy == "mask" and self.name not in _BY_COLUMN:
+            if parse_nulls(policy).policy == "mask" and self.name not in BY_COLUMN:
                 raise ConfigError(
                     f"nulls='mask' is for the formats torch and numpy, not for "
                     f"{self.name!r}: give {{'fill': value}}, or filter the nulls out"
@@ -162,7 +133,7 @@ class Format:
     def _check_decoders(self) -> None:
         if self.decoders is None:
             return
-        if self.name not in _BY_COLUMN:
+        if self.name not in BY_COLUMN:
             raise ConfigError(
                 f"decoders make tensors or arrays, which output_format={self.name!r} "
                 "has none of: choose output_format='torch' or 'numpy', or leave "
@@ -202,8 +173,8 @@ class Format:
         by_column = isinstance(self.dtype, Mapping)
         for dtype in values_of_policy(self.dtype, not by_column):
             check_one_of("dtype", dtype, CAST_DTYPES)
-        fits = self.name in _BY_COLUMN if by_column else self.name in _NUMBERS
-        if self.name in _BY_COLUMN and not by_column:
+        fits = self.name in BY_COLUMN if by_column else self.name in _NUMBERS
+        if self.name in BY_COLUMN and not by_column:
             fits = self.dtype.startswith("float")  # another would cut fractions off
         if not fits:
             raise ConfigError(
@@ -222,7 +193,7 @@ class Format:
             DataError: A column whose type the format cannot hold; names the column,
                 its type and the remedy.
         """
-        _refuse_no_columns(schema)
+        refuse_no_columns(schema)
         for field in schema:
             refuse_blob(field)
         whole = {
@@ -232,15 +203,10 @@ class Format:
         for argument in ("nulls", "ragged", "dtype", "decoders"):
             given = getattr(self, argument)
             if isinstance(given, Mapping) and not whole.get(argument, False):
-                _refuse_unknown(argument, given, schema.names)
+                refuse_unknown(argument, given, schema.names)
         if self.decoders is not None:
             self._check_decoded(schema)
-        if self.name in _STACKED:
-            self._plan.of(schema, self._plan_stacked)
-        elif self.name in _BY_COLUMN:
-            self._plan.of(schema, self._plan_by_column)
-        else:
-            self._check_arrow(schema)
+        self._strategy.check(schema)
 
     def convert(self, rows: pa.RecordBatch | Unordered) -> Any:
         """Return rows, any number of them, as a window to be sliced.
@@ -251,26 +217,11 @@ class Format:
         Raises:
             DataError: Values or nulls that the format cannot hold.
         """
-        if self.name in _STACKED:
-            return self._stack(ordered(rows))
-        if self.name in _BY_COLUMN:
-            columns = self._plan.of(rows.schema, self._plan_by_column)
-            if isinstance(rows, Unordered):
-                arrays = rows.batch.columns
-                return convert_columns(columns, arrays, rows.others, rows.order)
-            return convert_columns(columns, rows.columns)
-        if isinstance(rows, Unordered):
-            settled = self._with_nulls_settled(rows.batch)
-            return dataclasses.replace(rows, batch=settled)
-        return self._with_nulls_settled(rows)
+        return self._strategy.convert(rows)
 
     def slice(self, window: Any, start: int, stop: int) -> Any:
         """Return rows ``start`` to ``stop`` of a window as one batch."""
-        if isinstance(window, Stacked):
-            return window.slice(start, stop)
-        if self.name in _BY_COLUMN:
-            return slice_columns(window, start, stop)
-        return FROM_ARROW[self.name](window.slice(start, stop - start))
+        return self._strategy.slice(window, start, stop)
 
     def rows(self, window: Any, start: int, stop: int) -> list[dict[str, Any]]:
         """Return rows ``start`` to ``stop`` of a window, one dict a row.
@@ -279,18 +230,20 @@ class Format:
         formats, numpy's own for numpy and Python's for all others. A list is as long
         as it is in the table.
         """
-        if isinstance(window, Stacked):
-            return window.rows(start, stop)
-        if self.name in _BY_COLUMN:
-            return rows_of_columns(window, start, stop)
-        return to_rows(window.slice(start, stop - start))
+        return self._strategy.rows(window, start, stop)
 
     def num_rows(self, batch: Any) -> int:
         """Return how many rows a batch of this format has."""
-        if self.name == "torch_col":
-            return int(batch.shape[1])
-        size = collated_size(batch) if self.name == "python" else batch_size_of(batch)
-        return size or 0
+        return self._strategy.num_rows(batch)
+
+    @property
+    def _strategy(self) -> _Strategy:
+        """What makes the batches: the one place where the formats part."""
+        if self.name in BY_COLUMN:
+            return ByColumn(self._options, self._plan)
+        if self.name in STACKED:
+            return Stacked(self.name, self._options, self._plan)
+        return FromArrow(self.name, self._nulls_of)
 
     def _nulls_of(self, name: str) -> Nulls | None:
         """Return what was said of one column's nulls; None where nothing was."""
@@ -298,15 +251,12 @@ class Format:
             return None if self.nulls == "error" else parse_nulls(self.nulls)
         return parse_nulls(self.nulls[name]) if name in self.nulls else None
 
-    def _plan_by_column(self, schema: pa.Schema) -> dict[str, Column]:
-        return plan_columns(schema, self._options)
-
     def _options(self, name: str) -> Options:
         ragged = self.ragged
         dtype, floats = self.dtype, None
         if isinstance(dtype, Mapping):
             dtype = dtype.get(name)
-        elif self.name in _BY_COLUMN:
+        elif self.name in BY_COLUMN:
             dtype, floats = None, dtype
         if not is_ragged_policy(ragged):
             ragged = ragged.get(name, "pad")
@@ -328,129 +278,6 @@ class Format:
             return self.decoders.get(name)
         other = self.decoders == IMAGE and is_other_file(self.features.get(name))
         return None if other else self.decoders
-
-    # torch_row and torch_col
-
-    def _plan_stacked(self, schema: pa.Schema) -> dict[str, Column]:
-        _refuse_no_columns(schema)
-        columns = plan_columns(schema, self._options)
-        dtypes: dict[str, torch.dtype] = {}
-        for name, column in columns.items():
-            found = numbers_of(column)
-            if found is None or found.number.tensor is None:
-                arrow_type = schema.field(name).type
-                why = f"{self.name} stacks columns of numbers into one tensor"
-                raise unsupported(name, arrow_type, why)
-            dtypes[name] = found.number.tensor
-        if len(set(dtypes.values())) == 1:
-            return columns
-        dtype = common_dtype(self.name, dtypes)
-        return dataclasses.replace(self, dtype=dtype)._plan_stacked(schema)
-
-    def _stack(self, batch: pa.RecordBatch) -> Stacked:
-        columns = self._plan.of(batch.schema, self._plan_stacked)
-        shapes, parts = {}, []
-        values = convert_columns(columns, batch.columns)
-        for name, array in zip(columns, batch.columns, strict=True):
-            value = values[name]
-            shapes[name] = tuple(value.shape[1:])
-            width = math.prod(shapes[name])
-            parts.append(as_numpy(value).reshape(len(array), width))
-        by_row = self.name == "torch_row"
-        stacked = torch.from_numpy(join(parts, by_row))
-        if value.dtype is torch.bfloat16:
-            stacked = stacked.view(torch.bfloat16)
-        return Stacked(stacked, shapes, by_row)
-
-    # formats that are made of Arrow batch by batch
-
-    def _check_arrow(self, schema: pa.Schema) -> None:
-        if self.name in _EXTRAS:
-            require(self.name, f"output_format={self.name!r}", self.name)
-        for field in schema:
-            nulls = self._nulls_of(field.name)
-            if nulls is not None and nulls.policy == "fill":
-                check_arrow_fill(field, nulls.value)
-            if self.name == "python":
-                refuse_uncollatable(field.name, field.type)
-            elif self.name == "python_col":
-                refuse_nanoseconds(field.name, field.type)
-            elif self.name in _EXTRAS:
-                refuse_unmade(self.name, field)
-
-    def _with_nulls_settled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return ``batch`` with nulls filled, where they are neither kept nor wrong."""
-        columns, missing, fields = [], [], []
-        for field, array in zip(batch.schema, batch.columns, strict=True):
-            if self.name == "python":
-                array = with_bytes_of_files(field.name, array)
-                if array.type != field.type:
-                    field = pa.field(field.name, array.type)
-            nulls = self._nulls_of(field.name)
-            if nulls is not None and nulls.policy == "fill":
-                array = pc.fill_null(array, pa.scalar(nulls.value, field.type))
-            elif nulls is not None or self._refuses_null(field.type):
-                missing += _nulls_in(field.name, array)
-            elif self.name == "pandas":
-                leaf, count = _leaves(array)
-                if self._refuses_null(leaf):
-                    inside = not array.null_count
-                    counted = NullCount(field.name, count, len(array), inside)
-                    missing += [counted] if count else []
-            if self.name == "python" and holds_uint64(field.type):
-                # Only for its check: Python's integers have no upper end, torch's do.
-                plan_field(field, Options("torch")).convert(array)
-            columns.append(array)
-            fields.append(field)
-        if missing:
-            raise nulls_error(missing)
-        schema = pa.schema(fields, batch.schema.metadata)
-        return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-    def _refuses_null(self, arrow_type: pa.DataType) -> bool:
-        types = pa.types
-        whole = types.is_integer(arrow_type) or types.is_boolean(arrow_type)
-        return self.name == "python" or (self.name == "pandas" and whole)
-
-
-def _nulls_in(name: str, array: pa.Array) -> list[NullCount]:
-    """Return the nulls of a column; of a struct those of each field, for a filter."""
-    if pa.types.is_struct(array.type) and array.type.num_fields:
-        found = []
-        for field, part in zip(array.type, array.flatten(), strict=True):
-            found += _nulls_in(f"{name}.{field.name}", part)
-        return found
-    count = count_nulls(array)
-    inside = not array.null_count
-    return [NullCount(name, count, len(array), inside)] if count else []
-
-
-def _leaves(array: pa.Array) -> tuple[pa.DataType, int]:
-    """Return what lists hold, and the nulls among it; pandas counts a null row too."""
-    types, count = pa.types, 0
-    while (
-        types.is_list(array.type)
-        or types.is_large_list(array.type)
-        or types.is_fixed_size_list(array.type)
-    ):
-        # A null row of a fixed size is that many nulls to numpy, another is none.
-        count += array.null_count if types.is_fixed_size_list(array.type) else 0
-        array = array.flatten()
-    return array.type, count + array.null_count
-
-
-def _refuse_no_columns(schema: pa.Schema) -> None:
-    if len(schema) == 0:
-        raise ConfigError("no column is left to read: name some in columns=[...]")
-
-
-def _refuse_unknown(argument: str, given: Mapping[str, Any], names: list[str]) -> None:
-    for name in given:
-        if name not in names:
-            raise ConfigError(
-                f"{argument} names column {name!r}, which is not read; the columns "
-                f"are {', '.join(names)}"
-            )
 
 
 def _is_encoded(arrow_type: pa.DataType) -> bool:

@@ -2,28 +2,145 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from torch.utils.data import default_collate
 
-from lance_lightning.arrow import is_bfloat16, is_bytes, is_text, sql_name
+from lance_lightning.arrow import Unordered, is_bfloat16, is_bytes, is_text, sql_name
+from lance_lightning.checks import require
 from lance_lightning.columns import (
     Library,
+    NullCount,
     Nulls,
     Options,
-    RowShape,
     check_fill,
+    count_nulls,
+    nulls_error,
     plan_field,
+    refuse_nanoseconds,
     refuse_times,
     row_shape_of,
     unsupported,
+    with_bytes_of_files,
 )
 from lance_lightning.errors import DataError, is_panic
+from lance_lightning.formats.batches import batch_size_of, collated_size
+from lance_lightning.formats.without_extensions import without_extensions
+
+_EXTRAS = ("pandas", "polars")  # format, module and extra have one name
+
+
+@dataclass(frozen=True, slots=True)
+class FromArrow:
+    """How batches of Arrow, frames and Python values are made.
+
+    Args:
+        name: The output format.
+        nulls_of: What was said of the nulls of a column; None where nothing was.
+    """
+
+    name: str
+    nulls_of: Callable[[str], Nulls | None]
+
+    def check(self, schema: pa.Schema) -> None:
+        """Raise unless the format can hold each column and each fill value."""
+        if self.name in _EXTRAS:
+            require(self.name, f"output_format={self.name!r}", self.name)
+        for field in schema:
+            nulls = self.nulls_of(field.name)
+            if nulls is not None and nulls.policy == "fill":
+                _check_arrow_fill(field, nulls.value)
+            if self.name == "python":
+                _refuse_uncollatable(field.name, field.type)
+            elif self.name == "python_col":
+                refuse_nanoseconds(field.name, field.type)
+            elif self.name in _EXTRAS:
+                _refuse_unmade(self.name, field)
+
+    def convert(self, rows: pa.RecordBatch | Unordered) -> pa.RecordBatch | Unordered:
+        """Return rows with their nulls settled: the window is Arrow."""
+        if isinstance(rows, Unordered):
+            return replace(rows, batch=self._with_nulls_settled(rows.batch))
+        return self._with_nulls_settled(rows)
+
+    def slice(self, window: pa.RecordBatch | Unordered, start: int, stop: int) -> Any:
+        """Return rows ``start`` to ``stop`` as one batch."""
+        return _FROM_ARROW[self.name](window.slice(start, stop - start))
+
+    def rows(
+        self, window: pa.RecordBatch | Unordered, start: int, stop: int
+    ) -> list[dict[str, Any]]:
+        """Return rows ``start`` to ``stop``, one dict a row."""
+        return _to_rows(window.slice(start, stop - start))
+
+    def num_rows(self, batch: Any) -> int:
+        """Return how many rows a batch has."""
+        size = collated_size(batch) if self.name == "python" else batch_size_of(batch)
+        return size or 0
+
+    def _with_nulls_settled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return ``batch`` with nulls filled, where they are neither kept nor wrong."""
+        columns, missing, fields = [], [], []
+        for field, array in zip(batch.schema, batch.columns, strict=True):
+            if self.name == "python":
+                array = with_bytes_of_files(field.name, array)
+                if array.type != field.type:
+                    field = pa.field(field.name, array.type)
+            nulls = self.nulls_of(field.name)
+            if nulls is not None and nulls.policy == "fill":
+                array = pc.fill_null(array, pa.scalar(nulls.value, field.type))
+            elif nulls is not None or self._refuses_null(field.type):
+                missing += _nulls_in(field.name, array)
+            elif self.name == "pandas":
+                leaf, count = _leaves(array)
+                if self._refuses_null(leaf):
+                    inside = not array.null_count
+                    counted = NullCount(field.name, count, len(array), inside)
+                    missing += [counted] if count else []
+            if self.name == "python" and _holds_uint64(field.type):
+                # Only for its check: Python's integers have no upper end, torch's do.
+                plan_field(field, Options("torch")).convert(array)
+            columns.append(array)
+            fields.append(field)
+        if missing:
+            raise nulls_error(missing)
+        schema = pa.schema(fields, batch.schema.metadata)
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    def _refuses_null(self, arrow_type: pa.DataType) -> bool:
+        types = pa.types
+        whole = types.is_integer(arrow_type) or types.is_boolean(arrow_type)
+        return self.name == "python" or (self.name == "pandas" and whole)
+
+
+def _nulls_in(name: str, array: pa.Array) -> list[NullCount]:
+    """Return the nulls of a column; of a struct those of each field, for a filter."""
+    if pa.types.is_struct(array.type) and array.type.num_fields:
+        found = []
+        for field, part in zip(array.type, array.flatten(), strict=True):
+            found += _nulls_in(f"{name}.{field.name}", part)
+        return found
+    count = count_nulls(array)
+    inside = not array.null_count
+    return [NullCount(name, count, len(array), inside)] if count else []
+
+
+def _leaves(array: pa.Array) -> tuple[pa.DataType, int]:
+    """Return what lists hold, and the nulls among it; pandas counts a null row too."""
+    types, count = pa.types, 0
+    while (
+        types.is_list(array.type)
+        or types.is_large_list(array.type)
+        or types.is_fixed_size_list(array.type)
+    ):
+        # A null row of a fixed size is that many nulls to numpy, another is none.
+        count += array.null_count if types.is_fixed_size_list(array.type) else 0
+        array = array.flatten()
+    return array.type, count + array.null_count
 
 
 def _to_polars(batch: pa.RecordBatch) -> Any:
@@ -37,7 +154,7 @@ def _to_pandas(batch: pa.RecordBatch) -> Any:
 
 
 def _to_python(batch: pa.RecordBatch) -> dict[str, Any]:
-    rows = to_rows(batch)
+    rows = _to_rows(batch)
     if not rows:
         return {name: [] for name in batch.schema.names}
     return cast("dict[str, Any]", default_collate(rows))
@@ -51,7 +168,7 @@ def _to_arrow(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch
 
 
-FROM_ARROW: dict[str, Callable[[pa.RecordBatch], Any]] = {
+_FROM_ARROW: dict[str, Callable[[pa.RecordBatch], Any]] = {
     "arrow": _to_arrow,
     "pandas": _to_pandas,
     "polars": _to_polars,
@@ -60,7 +177,7 @@ FROM_ARROW: dict[str, Callable[[pa.RecordBatch], Any]] = {
 }
 
 
-def to_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+def _to_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """Return Python values, one dict a row.
 
     Raises:
@@ -77,77 +194,12 @@ def _checked(batch: pa.RecordBatch, library: Library) -> pa.RecordBatch:
     return plain
 
 
-def without_extensions(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return ``batch`` with tensors as nested lists and bfloat16 as float32.
-
-    Without metadata too: what pandas left there would make an index of a column.
-    """
-    columns = [_plain(array) for array in batch.columns]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
-
-
-def _plain(array: pa.Array) -> pa.Array:
-    arrow_type = array.type
-    layout = row_shape_of(arrow_type)
-    if isinstance(arrow_type, pa.BaseExtensionType) and layout.shape:
-        return _nested(array, layout)
-    if is_bfloat16(arrow_type):
-        wide = Options("numpy", Nulls("mask"))
-        found = plan_field(pa.field("", arrow_type), wide).convert(array)
-        return pa.array(found[""], pa.float32(), mask=~found["_mask"])
-    if isinstance(array, pa.ExtensionArray):
-        return _plain(array.storage)
-    if pa.types.is_fixed_size_list(arrow_type):
-        size = arrow_type.list_size
-        values = array.values.slice(array.offset * size, len(array) * size)
-        plain = _plain(values)
-        # polars cannot take a slice of fixed-size lists with nulls: made anew.
-        same = plain is values and not array.null_count
-        return array if same else _lists_of(plain, size, array)
-    if pa.types.is_list(arrow_type) or pa.types.is_large_list(arrow_type):
-        values = array.values
-        plain = _plain(values)
-        if plain is values:
-            return array
-        offsets = pa.array(array.offsets.to_numpy())  # a slice of offsets is refused
-        mask = array.is_null() if array.null_count else None
-        return type(array).from_arrays(offsets, plain, mask=mask)
-    if pa.types.is_struct(arrow_type):
-        fields = [array.field(i) for i in range(arrow_type.num_fields)]
-        plain_fields = [_plain(field) for field in fields]
-        if all(a is b for a, b in zip(fields, plain_fields, strict=True)):
-            return array
-        names = [arrow_type.field(i).name for i in range(arrow_type.num_fields)]
-        return pa.StructArray.from_arrays(plain_fields, names, mask=array.is_null())
-    return array
-
-
-def _nested(array: pa.Array, layout: RowShape) -> pa.Array:
-    """Return fixed-shape tensors as fixed-size lists within lists."""
-    storage = array.storage
-    size = math.prod(layout.shape)
-    values = storage.values.slice(storage.offset * size, len(array) * size)
-    if layout.axes != tuple(range(len(layout.axes))):
-        places = np.arange(len(values)).reshape(len(array), *layout.shape)
-        order = places.transpose(0, *(axis + 1 for axis in layout.axes))
-        values = values.take(pa.array(order.reshape(-1)))
-    values = _plain(values)
-    for inner in reversed(layout.row_shape[1:]):
-        values = pa.FixedSizeListArray.from_arrays(values, inner)
-    return _lists_of(values, layout.row_shape[0], array)
-
-
-def _lists_of(values: pa.Array, size: int, like: pa.Array) -> pa.Array:
-    mask = like.is_null() if like.null_count else None
-    return pa.FixedSizeListArray.from_arrays(values, size, mask=mask)
-
-
-def holds_uint64(arrow_type: pa.DataType) -> bool:
+def _holds_uint64(arrow_type: pa.DataType) -> bool:
     """Tell whether the numbers of a column are uint64."""
     return bool(pa.types.is_uint64(row_shape_of(arrow_type).leaf))
 
 
-def check_arrow_fill(field: pa.Field, value: Any) -> None:
+def _check_arrow_fill(field: pa.Field, value: Any) -> None:
     """Raise unless Arrow can fill the nulls of ``field`` with ``value``."""
     nested = pa.types.is_nested(field.type) or pa.types.is_dictionary(field.type)
     if nested or isinstance(field.type, pa.BaseExtensionType):
@@ -167,22 +219,22 @@ def _unfilled(field: pa.Field) -> DataError:
     )
 
 
-def refuse_uncollatable(name: str, arrow_type: pa.DataType) -> None:
+def _refuse_uncollatable(name: str, arrow_type: pa.DataType) -> None:
     """Raise a `DataError` where torch's default collate would fail."""
     types = pa.types
     tensor = isinstance(arrow_type, pa.FixedShapeTensorType)
     if tensor or types.is_fixed_size_list(arrow_type):
-        return refuse_uncollatable(name, arrow_type.value_type)
+        return _refuse_uncollatable(name, arrow_type.value_type)
     if types.is_dictionary(arrow_type):
-        return refuse_uncollatable(name, arrow_type.value_type)
+        return _refuse_uncollatable(name, arrow_type.value_type)
     if types.is_struct(arrow_type):
         for field in arrow_type:
-            refuse_uncollatable(f"{name}.{field.name}", field.type)
+            _refuse_uncollatable(f"{name}.{field.name}", field.type)
         return None
     if is_bfloat16(arrow_type):
         return None
     if isinstance(arrow_type, pa.BaseExtensionType):
-        return refuse_uncollatable(name, arrow_type.storage_type)
+        return _refuse_uncollatable(name, arrow_type.storage_type)
     number = types.is_integer(arrow_type) or types.is_floating(arrow_type)
     if number or types.is_boolean(arrow_type):
         return None
@@ -194,7 +246,7 @@ def refuse_uncollatable(name: str, arrow_type: pa.DataType) -> None:
     raise unsupported(name, arrow_type, why)
 
 
-def refuse_unmade(name: str, field: pa.Field) -> None:
+def _refuse_unmade(name: str, field: pa.Field) -> None:
     """Raise a `DataError` where a DataFrame of no rows cannot be made either."""
     why = f"{name} has no such type"
     if name == "polars" and pa.types.is_decimal256(field.type):
@@ -202,7 +254,7 @@ def refuse_unmade(name: str, field: pa.Field) -> None:
         raise unsupported(field.name, field.type, why)
     empty = pa.RecordBatch.from_arrays([pa.nulls(0, field.type)], [field.name])
     try:
-        FROM_ARROW[name](empty)
+        _FROM_ARROW[name](empty)
     except BaseException as error:
         if not isinstance(error, Exception) and not is_panic(error):  # polars' own
             raise

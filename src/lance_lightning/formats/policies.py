@@ -1,9 +1,11 @@
-"""What ``nulls`` and ``ragged`` say, for all columns or by column."""
+"""What a format's arguments say, for all columns or by column."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+import pyarrow as pa
 
 from lance_lightning.checks import check_int, check_one_of
 from lance_lightning.columns import RAGGED_POLICIES, Nulls, Padding
@@ -75,3 +77,19 @@ def is_policy(nulls: Any) -> bool:
 def values_of_policy(argument: Any, whole: bool) -> list[Any]:
     """Return the values of an argument that is one for all columns, or by column."""
     return [argument] if whole else list(argument.values())
+
+
+def refuse_unknown(argument: str, given: Mapping[str, Any], names: list[str]) -> None:
+    """Raise a `ConfigError` where an argument names a column that is not read."""
+    for name in given:
+        if name not in names:
+            raise ConfigError(
+                f"{argument} names column {name!r}, which is not read; the columns "
+                f"are {', '.join(names)}"
+            )
+
+
+def refuse_no_columns(schema: pa.Schema) -> None:
+    """Raise a `ConfigError` where no column is read."""
+    if len(schema) == 0:
+        raise ConfigError("no column is left to read: name some in columns=[...]")

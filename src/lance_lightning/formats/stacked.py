@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
-from lance_lightning.columns import Column, Decoded, Numbers
+from lance_lightning.arrow import Unordered, ordered
+from lance_lightning.checks import check_one_of
+from lance_lightning.columns import (
+    CAST_DTYPES,
+    Column,
+    Decoded,
+    Numbers,
+    Options,
+    as_numpy,
+    convert_columns,
+    plan_columns,
+    unsupported,
+)
 from lance_lightning.errors import DataError
+from lance_lightning.formats.batches import batch_size_of
+from lance_lightning.formats.by_column import LastPlan
+from lance_lightning.formats.policies import refuse_no_columns
+
+STACKED = ("torch_col", "torch_row")
 
 
 @dataclass(frozen=True, slots=True)
-class Stacked:
+class StackedWindow:
     """A window of torch_row or torch_col.
 
     Args:
@@ -49,14 +67,87 @@ class Stacked:
         ]
 
 
-def numbers_of(column: Column) -> Numbers | None:
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """How torch_row and torch_col batches are made.
+
+    Args:
+        name: The output format.
+        options: How a column of this name is converted.
+        last_plan: The plan that was made last.
+    """
+
+    name: str
+    options: Callable[[str], Options]
+    last_plan: LastPlan
+
+    def check(self, schema: pa.Schema) -> None:
+        """Raise unless all columns are numbers of one tensor."""
+        self.last_plan.of(schema, self._plan)
+
+    def convert(self, rows: pa.RecordBatch | Unordered) -> StackedWindow:
+        """Return rows as one tensor."""
+        batch = ordered(rows)
+        columns = self.last_plan.of(batch.schema, self._plan)
+        shapes, parts = {}, []
+        values = convert_columns(columns, batch.columns)
+        for name, array in zip(columns, batch.columns, strict=True):
+            value = values[name]
+            shapes[name] = tuple(value.shape[1:])
+            width = math.prod(shapes[name])
+            parts.append(as_numpy(value).reshape(len(array), width))
+        by_row = self.name == "torch_row"
+        stacked = torch.from_numpy(_join(parts, by_row))
+        if value.dtype is torch.bfloat16:
+            stacked = stacked.view(torch.bfloat16)
+        return StackedWindow(stacked, shapes, by_row)
+
+    def slice(self, window: StackedWindow, start: int, stop: int) -> torch.Tensor:
+        """Return rows ``start`` to ``stop`` as one batch, a view."""
+        return window.slice(start, stop)
+
+    def rows(
+        self, window: StackedWindow, start: int, stop: int
+    ) -> list[dict[str, Any]]:
+        """Return rows ``start`` to ``stop``, one dict a row."""
+        return window.rows(start, stop)
+
+    def num_rows(self, batch: Any) -> int:
+        """Return how many rows a batch has."""
+        if self.name == "torch_col":
+            return int(batch.shape[1])
+        return batch_size_of(batch) or 0
+
+    def _plan(self, schema: pa.Schema) -> dict[str, Column]:
+        refuse_no_columns(schema)
+        columns = plan_columns(schema, self.options)
+        dtypes: dict[str, torch.dtype] = {}
+        for name, column in columns.items():
+            found = _numbers_of(column)
+            if found is None or found.number.tensor is None:
+                arrow_type = schema.field(name).type
+                why = f"{self.name} stacks columns of numbers into one tensor"
+                raise unsupported(name, arrow_type, why)
+            dtypes[name] = found.number.tensor
+        if len(set(dtypes.values())) == 1:
+            return columns
+        dtype = _common_dtype(self.name, dtypes)
+        check_one_of("dtype", dtype, CAST_DTYPES)
+
+        def cast(name: str) -> Options:
+            return replace(self.options(name), dtype=dtype)
+
+        return replace(self, options=cast)._plan(schema)
+
+
+def _numbers_of(column: Column) -> Numbers | None:
     """Return the numbers that a column is in the end; None where it is not."""
     while isinstance(column, Decoded):
         column = column.column
     return column if isinstance(column, Numbers) else None
 
 
-def common_dtype(name: str, dtypes: Mapping[str, torch.dtype]) -> str:
+def _common_dtype(name: str, dtypes: Mapping[str, torch.dtype]) -> str:
     """Return the dtype that holds every column's digits.
 
     numpy's promotion, but for 64-bit integers beside floats: float64 has 53 bits.
@@ -73,7 +164,7 @@ def common_dtype(name: str, dtypes: Mapping[str, torch.dtype]) -> str:
     return str(common)
 
 
-def join(parts: list[np.ndarray], by_row: bool) -> np.ndarray:
+def _join(parts: list[np.ndarray], by_row: bool) -> np.ndarray:
     """Join arrays of shape (rows, width); one alone is not copied."""
     if len(parts) == 1:
         return parts[0] if by_row else parts[0].T
