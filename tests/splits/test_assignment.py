@@ -95,7 +95,8 @@ def test_sequential_splits_have_the_sizes_that_lancedb_gives(
             assignment._check_sizes(spec, count)
         return
     assignment._check_sizes(spec, count)
-    expected = np.bincount(found["split_id"].to_numpy(), minlength=len(weights))
+    of_rows = found["split_id"].to_numpy().astype(np.int64)
+    expected = np.bincount(of_rows, minlength=len(weights))
     assert split_sizes(spec, count) == expected.tolist()
     assert found["row_id"].to_pylist() == list(range(sum(expected)))
 
