@@ -6,7 +6,7 @@ import pytest
 import torch
 from lance.arrow import bfloat16_array
 
-from lance_lightning.columns.column import Nulls, Options, Padding
+from lance_lightning.columns.column import ColumnOptions, Nulls, Padding
 from lance_lightning.columns.converted import (
     convert_columns,
     rows_of_columns,
@@ -23,7 +23,7 @@ class TestLists:
     ROWS = ([9], [1, 2, 3], [], [4], [5, 6], [7])
 
     def window(self, arrow_type=LISTS[0], rows=ROWS, **options):
-        options = Options(**{"target": "torch", **options})
+        options = ColumnOptions(**{"target": "torch", **options})
         array = pa.array(rows, arrow_type).slice(1)
         columns = plan_columns([pa.field("x", arrow_type)], lambda _: options)
         return convert_columns(columns, [array])

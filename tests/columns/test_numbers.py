@@ -10,7 +10,7 @@ import pytest
 import torch
 from lance.arrow import bfloat16_array
 
-from lance_lightning.columns.column import Nulls, Options
+from lance_lightning.columns.column import ColumnOptions, Nulls
 from lance_lightning.columns.converted import (
     convert_columns,
     rows_of_columns,
@@ -459,6 +459,8 @@ class TestStructs:
 
     def test_rows_of_a_struct(self):
         array = pa.array([{"a": i, "b": {"c": str(i)}} for i in range(4)], self.STRUCT)
-        columns = plan_columns([pa.field("x", array.type)], lambda _: Options("numpy"))
+        columns = plan_columns(
+            [pa.field("x", array.type)], lambda _: ColumnOptions("numpy")
+        )
         rows = rows_of_columns(convert_columns(columns, [array]), 1, 3)
         assert rows == [{"x": {"a": i, "b": {"c": str(i)}}} for i in (1, 2)]

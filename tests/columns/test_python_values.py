@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from lance_lightning.columns.column import Nulls, Options
+from lance_lightning.columns.column import ColumnOptions, Nulls
 from lance_lightning.columns.planning import plan_columns
 from lance_lightning.errors import ConfigError, DataError
 from tests.helpers.arrays import MASK, convert
@@ -69,20 +69,23 @@ class TestPlans:
     def test_other_types_are_refused_with_the_remedies(self, arrow_type):
         field = pa.field("x", arrow_type)
         with pytest.raises(DataError, match="column 'x' has type") as caught:
-            plan_columns([field], lambda _: Options("torch"))
+            plan_columns([field], lambda _: ColumnOptions("torch"))
         for remedy in ("columns=[...]", "output_format=", "cast(`x` as"):
             assert remedy in str(caught.value)
 
     def test_a_field_of_a_struct_is_named_in_full(self):
         field = pa.field("s", pa.struct({"t": pa.struct({"n": pa.null()})}))
         with pytest.raises(DataError, match=r"column 's\.t\.n' has type null"):
-            plan_columns([field], lambda _: Options("torch"))
+            plan_columns([field], lambda _: ColumnOptions("torch"))
 
     def test_a_name_that_would_come_twice_is_refused(self):
         fields = [pa.field("x", pa.int64()), pa.field("x_mask", pa.bool_())]
-        assert list(plan_columns(fields, lambda _: Options("torch"))) == ["x", "x_mask"]
+        assert list(plan_columns(fields, lambda _: ColumnOptions("torch"))) == [
+            "x",
+            "x_mask",
+        ]
         with pytest.raises(ConfigError, match="'x' also gives 'x_mask'"):
-            plan_columns(fields, lambda _: Options("torch", MASK))
+            plan_columns(fields, lambda _: ColumnOptions("torch", MASK))
         fields = [pa.field("x", pa.list_(pa.int64())), pa.field("x_lengths", pa.int8())]
         with pytest.raises(ConfigError, match="'x' also gives 'x_lengths'"):
-            plan_columns(fields, lambda _: Options("torch"))
+            plan_columns(fields, lambda _: ColumnOptions("torch"))

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from lance_lightning.columns.column import Nulls, Options
+from lance_lightning.columns.column import ColumnOptions, Nulls
 from lance_lightning.columns.converted import (
     convert_columns,
     slice_columns,
@@ -15,7 +15,7 @@ ROWS = 21
 
 def convert(array, **options):
     """Convert one column of the name "x"; a batch of all rows."""
-    options = Options(**{"target": "torch", **options})
+    options = ColumnOptions(**{"target": "torch", **options})
     field = pa.field("x", array.type)
     columns = plan_columns([field], lambda _: options)
     return slice_columns(convert_columns(columns, [array]), 0, len(array))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lance_lightning import LanceDataModule
-from lance_lightning.formats.batches import pinned
+from lance_lightning.formats.batches import page_locked
 from lance_lightning.loading.torch_options import check_dataloader_kwargs
 from tests.helpers.own_batches import OwnBatch, WriteWorker, slow
 from tests.helpers.tables import flat
@@ -92,10 +92,10 @@ def test_an_older_torch_is_not_given_what_it_does_not_know():
 
 
 def test_batches_of_the_users_own_type_pin_themselves():
-    batch = pinned(OwnBatch([1, 2]))
+    batch = page_locked(OwnBatch([1, 2]))
     assert batch.pinned
     assert batch.rows == [1, 2]
-    assert pinned({"text": ["a"], "raw": b"b"}) == {"text": ["a"], "raw": b"b"}
+    assert page_locked({"text": ["a"], "raw": b"b"}) == {"text": ["a"], "raw": b"b"}
 
 
 @pytest.mark.skipif(not torch.accelerator.is_available(), reason="pins for a GPU")

@@ -5,7 +5,7 @@ from lance_lightning.arrow.arrays import (
     concatenated,
     copied,
     empty_array,
-    taken,
+    take_rows,
     with_wide_index,
 )
 from lance_lightning.arrow.blob_fields import (
@@ -46,6 +46,6 @@ __all__ = [
     "refuse_blob",
     "register_extension_types",
     "sql_name",
-    "taken",
+    "take_rows",
     "with_wide_index",
 ]

@@ -7,7 +7,7 @@ import pyarrow as pa
 from lance_lightning.types import Array
 
 
-def taken(array: pa.Array, rows: Array) -> pa.Array:
+def take_rows(array: pa.Array, rows: Array) -> pa.Array:
     """Return rows of an array; Arrow has no take for extension types."""
     if isinstance(array, pa.ExtensionArray):
         return array.type.wrap_array(array.storage.take(pa.array(rows)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from lance_lightning.arrow.arrays import batch_of, taken
+from lance_lightning.arrow.arrays import batch_of, take_rows
 from lance_lightning.types import Array
 
 
@@ -43,7 +43,7 @@ class Unordered:
         """Return rows from ``start`` on, in order."""
         order = self.order[start : start + length]
         arrays = [
-            taken(column, order)
+            take_rows(column, order)
             if number in self.others
             else column.slice(start, length)
             for number, column in enumerate(self.batch.columns)

@@ -4,9 +4,9 @@ from lance_lightning.columns.column import (
     CAST_DTYPES,
     RAGGED_POLICIES,
     Column,
+    ColumnOptions,
     NullCount,
     Nulls,
-    Options,
     Padding,
     as_numpy,
     count_nulls,
@@ -32,8 +32,8 @@ from lance_lightning.columns.features import (
     is_other_file,
 )
 from lance_lightning.columns.fill_values import check_fill
-from lance_lightning.columns.numbers import Numbers
-from lance_lightning.columns.planning import Decoded, plan_columns, plan_field
+from lance_lightning.columns.numbers import NumberColumn
+from lance_lightning.columns.planning import Unwrapped, plan_columns, plan_field
 from lance_lightning.columns.times import Library, refuse_times
 
 __all__ = [
@@ -41,14 +41,14 @@ __all__ = [
     "IMAGE",
     "RAGGED_POLICIES",
     "Column",
-    "Decoded",
+    "ColumnOptions",
     "Library",
     "NullCount",
     "Nulls",
-    "Numbers",
-    "Options",
+    "NumberColumn",
     "Padding",
     "RowShape",
+    "Unwrapped",
     "as_numpy",
     "check_fill",
     "class_names",

@@ -57,7 +57,7 @@ class Padding:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ColumnOptions:
     """How one column is converted.
 
     Args:
@@ -109,7 +109,7 @@ def unsupported(name: str, arrow_type: pa.DataType, why: str) -> DataError:
     )
 
 
-def refuse_dtype(name: str, arrow_type: pa.DataType, options: Options) -> None:
+def refuse_dtype(name: str, arrow_type: pa.DataType, options: ColumnOptions) -> None:
     """Raise a `ConfigError` where a dtype is asked for and the column has none."""
     if options.dtype is not None:
         raise ConfigError(
@@ -237,7 +237,7 @@ def as_numpy(value: Any) -> np.ndarray:
     return array
 
 
-def like(value: Any, array: np.ndarray) -> Any:
+def as_same_kind(value: Any, array: np.ndarray) -> Any:
     """Return ``array`` as what ``value`` is, a tensor or an array."""
     if isinstance(value, np.ndarray):
         return array

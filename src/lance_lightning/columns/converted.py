@@ -15,7 +15,7 @@ from lance_lightning.columns.column import (
     Column,
     NullCount,
     as_numpy,
-    like,
+    as_same_kind,
     nulls_error,
 )
 from lance_lightning.columns.lists import Ragged
@@ -71,7 +71,7 @@ def _ordered(value: Any, order: np.ndarray) -> Any:
         return {name: _ordered(part, order) for name, part in value.items()}
     if isinstance(value, list):  # what was decoded, of unequal shapes
         return [value[at] for at in order.tolist()]
-    return like(value, as_numpy(value)[order])
+    return as_same_kind(value, as_numpy(value)[order])
 
 
 # --- windows ------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import torch
 
 from lance_lightning.arrow import is_bytes
 from lance_lightning.columns.column import (
-    Options,
+    ColumnOptions,
     Target,
     from_numpy,
     null_error,
@@ -79,7 +79,7 @@ class DecodedBytes:
     """
 
     name: str
-    options: Options
+    options: ColumnOptions
 
     def suffixes(self) -> tuple[str, ...]:
         """Return the value's suffix, and the mask's where one was asked for."""
@@ -129,7 +129,7 @@ class DecodedLists:
     """A column of lists of bytes behind a decoder: a list of values for each row."""
 
     name: str
-    options: Options
+    options: ColumnOptions
 
     def suffixes(self) -> tuple[str, ...]:
         """Return the value's suffix, and the mask's where one was asked for."""
@@ -194,7 +194,7 @@ def _as_array(value: Any) -> Any:
 
 
 def plan_decoded(
-    name: str, arrow_type: pa.DataType, options: Options
+    name: str, arrow_type: pa.DataType, options: ColumnOptions
 ) -> DecodedBytes | None:
     """Plan a column of bytes that has a decoder."""
     if options.decoder is None or not is_bytes(arrow_type):
@@ -206,7 +206,7 @@ def plan_decoded(
 
 
 def plan_decoded_lists(
-    name: str, arrow_type: pa.DataType, options: Options
+    name: str, arrow_type: pa.DataType, options: ColumnOptions
 ) -> DecodedLists | None:
     """Plan a column of lists of bytes that has a decoder."""
     if options.decoder is None or not is_list_of(arrow_type, is_bytes):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from lance_lightning.arrow import is_bfloat16
-from lance_lightning.columns.column import Options
+from lance_lightning.columns.column import ColumnOptions
 from lance_lightning.errors import ConfigError
 
 _IMAGE_TENSOR = "lance.arrow.fixed_shape_image_tensor"  # Lance's own of a shape
@@ -114,7 +114,7 @@ def _numpy_temporal(leaf: pa.DataType) -> np.dtype[Any]:
     return np.dtype(np.int64)
 
 
-def number_types_of(leaf: pa.DataType, options: Options) -> NumberTypes | None:
+def number_types_of(leaf: pa.DataType, options: ColumnOptions) -> NumberTypes | None:
     """Return the dtypes of ``leaf`` on its way; None where it is no number."""
     stored = stored_dtype(leaf)
     if stored is None:

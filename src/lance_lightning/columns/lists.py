@@ -12,11 +12,11 @@ import torch
 from lance_lightning.arrow import is_list
 from lance_lightning.columns.column import (
     Column,
-    Options,
+    ColumnOptions,
     Padding,
     as_numpy,
+    as_same_kind,
     from_numpy,
-    like,
     null_error,
     nulls_error,
 )
@@ -61,10 +61,10 @@ class Ragged:
                 s: _pad(v, starts, lengths, zeros if s else self.padding)
                 for s, v in parts.items()
             }
-            return {**padded, "_lengths": like(self.offsets, lengths)}
+            return {**padded, "_lengths": as_same_kind(self.offsets, lengths)}
         bounds = np.zeros(len(starts) + 1, np.int64)
         np.cumsum(ends - starts, out=bounds[1:])
-        offsets = like(self.offsets, bounds)
+        offsets = as_same_kind(self.offsets, bounds)
         flat = {s: self._end_to_end(v, starts, ends) for s, v in parts.items()}
         if self.policy == "values_offsets":
             return {**flat, "_offsets": offsets}
@@ -94,7 +94,7 @@ class Ragged:
             return values[int(starts[0]) : int(ends[-1])] if len(starts) else values[:0]
         flat = as_numpy(values)
         parts = [flat[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
-        return like(values, np.concatenate([flat[:0], *parts]))
+        return as_same_kind(values, np.concatenate([flat[:0], *parts]))
 
 
 def _split(values: Any, starts: np.ndarray, ends: np.ndarray) -> list[Any]:
@@ -114,7 +114,7 @@ def _pad(values: Any, starts: np.ndarray, lengths: np.ndarray, padding: Padding)
     # Row by row: a mask of all places costs as much again as the numbers.
     for row, start, length in zip(out, starts.tolist(), lengths.tolist(), strict=True):
         row[:length] = flat[start : start + length]
-    return like(values, out)
+    return as_same_kind(values, out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class Lists:
 
     name: str
     numbers: Column
-    options: Options
+    options: ColumnOptions
 
     def suffixes(self) -> tuple[str, ...]:
         """Return the suffixes of a batch under the ragged policy."""
@@ -159,7 +159,9 @@ class Lists:
         return {"": ragged}
 
 
-def plan_lists(name: str, arrow_type: pa.DataType, options: Options) -> Lists | None:
+def plan_lists(
+    name: str, arrow_type: pa.DataType, options: ColumnOptions
+) -> Lists | None:
     """Plan a column of lists of numbers; lists of anything else are not ragged."""
     if not is_list(arrow_type):
         return None

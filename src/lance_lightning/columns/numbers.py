@@ -16,7 +16,7 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from lance_lightning.arrow import is_bfloat16, sql_name
-from lance_lightning.columns.column import Options, from_numpy, null_error
+from lance_lightning.columns.column import ColumnOptions, from_numpy, null_error
 from lance_lightning.columns.dtypes import (
     NumberTypes,
     RowShape,
@@ -29,13 +29,13 @@ from lance_lightning.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class NumberColumn:
     """A column of numbers: one a row, or the same shape in every row."""
 
     name: str
     layout: RowShape
     number: NumberTypes
-    options: Options
+    options: ColumnOptions
     fill: Any = 0  # as it is stored
 
     def suffixes(self) -> tuple[str, ...]:
@@ -108,8 +108,8 @@ class Numbers:
 
 
 def plan_numbers(
-    name: str, arrow_type: pa.DataType, options: Options
-) -> Numbers | None:
+    name: str, arrow_type: pa.DataType, options: ColumnOptions
+) -> NumberColumn | None:
     """Plan a column of numbers."""
     layout = row_shape_of(arrow_type)
     number = number_types_of(layout.leaf, options)
@@ -117,7 +117,7 @@ def plan_numbers(
         return None
     if options.dtype is not None:
         refuse_fractions(name, layout.leaf, options.dtype)
-    column = Numbers(name, layout, number, options)
+    column = NumberColumn(name, layout, number, options)
     if options.nulls.policy != "fill":
         return column
     fill, _ = column.constant(options.nulls.value, "nulls fills")

@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 from lance_lightning.arrow import nested_type
 from lance_lightning.columns.column import (
     Column,
+    ColumnOptions,
     Nulls,
-    Options,
     refuse_dtype,
     unsupported,
 )
@@ -46,7 +46,7 @@ from lance_lightning.errors import ConfigError
 
 def plan_columns(
     fields: Iterable[pa.Field],
-    options: Callable[[str], Options],
+    options: Callable[[str], ColumnOptions],
     parent: str = "",
 ) -> dict[str, Column]:
     """Return the plan of each field, by name.
@@ -71,7 +71,7 @@ def plan_columns(
     return columns
 
 
-def plan_field(field: pa.Field, options: Options, parent: str = "") -> Column:
+def plan_field(field: pa.Field, options: ColumnOptions, parent: str = "") -> Column:
     """Return the plan of one field.
 
     Raises:
@@ -81,7 +81,7 @@ def plan_field(field: pa.Field, options: Options, parent: str = "") -> Column:
     return _plan(parent + field.name, field.type, options)
 
 
-def _plan(name: str, arrow_type: pa.DataType, options: Options) -> Column:
+def _plan(name: str, arrow_type: pa.DataType, options: ColumnOptions) -> Column:
     for kind in _KINDS:
         found = kind(name, arrow_type, options)
         if found is not None:
@@ -93,7 +93,7 @@ def _plan(name: str, arrow_type: pa.DataType, options: Options) -> Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class Unwrapped:
     """A column that is one of another kind behind a function of its array."""
 
     decode: Callable[[pa.Array], pa.Array]
@@ -108,7 +108,9 @@ class Decoded:
         return self.column.convert(self.decode(array))
 
 
-def _array(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | None:
+def _array(
+    name: str, arrow_type: pa.DataType, options: ColumnOptions
+) -> Unwrapped | None:
     """Plan nested lists that are said to be arrays of one shape."""
     shape = array_shape(options.feature)
     if shape is None:
@@ -116,52 +118,64 @@ def _array(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | No
     storage = getattr(arrow_type, "storage_type", arrow_type)
     plain = replace(options, feature=None)
     column = _plan(name, nested_type(storage, shape), plain)
-    return Decoded(lambda array: with_shape(name, array, shape), column)
+    return Unwrapped(lambda array: with_shape(name, array, shape), column)
 
 
-def _file(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | None:
+def _file(
+    name: str, arrow_type: pa.DataType, options: ColumnOptions
+) -> Unwrapped | None:
     """Plan a struct of bytes and path as its bytes."""
     if not is_file(arrow_type):
         return None
     path = f"{name}.bytes"  # what a filter has to name, as the struct is no null
     column = _plan(path, arrow_type.field("bytes").type, options)
-    return Decoded(lambda array: bytes_of_file(name, array), column)
+    return Unwrapped(lambda array: bytes_of_file(name, array), column)
 
 
-def _files(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | None:
+def _files(
+    name: str, arrow_type: pa.DataType, options: ColumnOptions
+) -> Unwrapped | None:
     """Plan lists of such structs as lists of bytes."""
     if not is_list_of(arrow_type, is_file):
         return None
     kind = arrow_type.value_type.field("bytes").type
     column = _plan(name, pa.list_(kind), options)
-    return Decoded(lambda array: bytes_of_files(name, array), column)
+    return Unwrapped(lambda array: bytes_of_files(name, array), column)
 
 
-def _dictionary(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | None:
+def _dictionary(
+    name: str, arrow_type: pa.DataType, options: ColumnOptions
+) -> Unwrapped | None:
     """Plan a dictionary as what its values are: batches may differ in codes."""
     if not pa.types.is_dictionary(arrow_type):
         return None
     column = _plan(name, arrow_type.value_type, options)
-    return Decoded(lambda array: array.dictionary_decode(), column)
+    return Unwrapped(lambda array: array.dictionary_decode(), column)
 
 
-def _extension(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | None:
+def _extension(
+    name: str, arrow_type: pa.DataType, options: ColumnOptions
+) -> Unwrapped | None:
     """Plan an extension of no meaning here (JSON, UUID) as what it is stored as."""
     if not isinstance(arrow_type, pa.BaseExtensionType):
         return None
     column = _plan(name, arrow_type.storage_type, options)
-    return Decoded(lambda array: array.storage, column)
+    return Unwrapped(lambda array: array.storage, column)
 
 
-def _run_ends(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | None:
+def _run_ends(
+    name: str, arrow_type: pa.DataType, options: ColumnOptions
+) -> Unwrapped | None:
     """Plan a run-end encoded column as what its values are."""
     if not pa.types.is_run_end_encoded(arrow_type):
         return None
     column = _plan(name, arrow_type.value_type, options)
-    return Decoded(pc.run_end_decode, column)
+    return Unwrapped(pc.run_end_decode, column)
 
 
-def _decimal(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | None:
+def _decimal(
+    name: str, arrow_type: pa.DataType, options: ColumnOptions
+) -> Unwrapped | None:
     """Plan a decimal as floats, when told: float64 holds about 16 digits."""
     if not pa.types.is_decimal(arrow_type):
         return None
@@ -174,7 +188,7 @@ def _decimal(name: str, arrow_type: pa.DataType, options: Options) -> Decoded | 
         )
     refuse_fractions(name, arrow_type, options.dtype)
     column = _plan(name, pa.float64(), options)
-    return Decoded(lambda array: array.cast(pa.float64()), column)
+    return Unwrapped(lambda array: array.cast(pa.float64()), column)
 
 
 # --- structs ------------------------------------------------------------------------
@@ -195,7 +209,9 @@ class Struct:
         return {"": convert_columns(self.columns, array.flatten())}
 
 
-def _struct(name: str, arrow_type: pa.DataType, options: Options) -> Struct | None:
+def _struct(
+    name: str, arrow_type: pa.DataType, options: ColumnOptions
+) -> Struct | None:
     """Plan a struct field by field."""
     if not pa.types.is_struct(arrow_type):
         return None
@@ -213,7 +229,7 @@ def _struct(name: str, arrow_type: pa.DataType, options: Options) -> Struct | No
             f"value for each of its fields, {', '.join(names)}"
         )
 
-    def of_field(field: str) -> Options:
+    def of_field(field: str) -> ColumnOptions:
         own = replace(options, feature=feature_at(options.feature, field))
         if options.nulls.policy != "fill":
             return own
@@ -222,7 +238,7 @@ def _struct(name: str, arrow_type: pa.DataType, options: Options) -> Struct | No
     return Struct(plan_columns(fields, of_field, f"{name}."))
 
 
-_Kind = Callable[[str, pa.DataType, Options], Column | None]
+_Kind = Callable[[str, pa.DataType, ColumnOptions], Column | None]
 _KINDS: tuple[_Kind, ...] = (
     _array,
     plan_numbers,

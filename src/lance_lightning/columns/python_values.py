@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lance_lightning.arrow import is_bytes, is_list, is_text, taken
+from lance_lightning.arrow import is_bytes, is_list, is_text, take_rows
 from lance_lightning.columns.column import (
-    Options,
+    ColumnOptions,
     count_nulls,
     from_numpy,
     null_error,
@@ -45,7 +45,7 @@ class Deferred:
     def __getitem__(self, rows: slice) -> Any:
         if self.order is None:
             return self.make(self.array[rows])
-        return self.make(taken(self.array, self.order[rows]))
+        return self.make(take_rows(self.array, self.order[rows]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Texts:
 
     name: str
     empty: str | bytes  # in the place of a null under a mask
-    options: Options
+    options: ColumnOptions
 
     def suffixes(self) -> tuple[str, ...]:
         """Return the value's suffix, and the mask's where one was asked for."""
@@ -80,7 +80,9 @@ class Texts:
         return values.tolist() if self.options.target == "torch" else values
 
 
-def plan_texts(name: str, arrow_type: pa.DataType, options: Options) -> Texts | None:
+def plan_texts(
+    name: str, arrow_type: pa.DataType, options: ColumnOptions
+) -> Texts | None:
     """Plan a column of str or bytes."""
     if not (is_text(arrow_type) or is_bytes(arrow_type)):
         return None
@@ -99,7 +101,7 @@ class Objects:
     """
 
     name: str
-    options: Options
+    options: ColumnOptions
 
     def suffixes(self) -> tuple[str, ...]:
         """Return the value's suffix, and the mask's where one was asked for."""
@@ -129,7 +131,7 @@ class Objects:
 
 
 def plan_objects(
-    name: str, arrow_type: pa.DataType, options: Options
+    name: str, arrow_type: pa.DataType, options: ColumnOptions
 ) -> Objects | None:
     """Plan a column of lists or maps that hold anything but numbers."""
     fixed = pa.types.is_fixed_size_list(arrow_type)

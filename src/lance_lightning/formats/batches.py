@@ -65,17 +65,17 @@ def _like_mapping(batch: Mapping[Any, Any], moved: dict[Any, Any]) -> Any:
     return clone
 
 
-def pinned(batch: Any) -> Any:
+def page_locked(batch: Any) -> Any:
     """Return a batch in page-locked memory, as torch's ``DataLoader`` does it.
 
-    A batch of a type that has a ``pin_memory`` method of its own is pinned by that.
+    A batch of a type that has a ``pin_memory`` method of its own is locked by that.
     """
     if callable(getattr(batch, "pin_memory", None)):
         return batch.pin_memory()
-    return move(batch, _pinned_leaf)
+    return move(batch, _page_locked_leaf)
 
 
-def _pinned_leaf(value: Any) -> Any:
+def _page_locked_leaf(value: Any) -> Any:
     own = getattr(value, "pin_memory", None)
     return own() if callable(own) else value
 

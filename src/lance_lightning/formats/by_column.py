@@ -11,7 +11,7 @@ import pyarrow as pa
 from lance_lightning.arrow import Unordered
 from lance_lightning.columns import (
     Column,
-    Options,
+    ColumnOptions,
     convert_columns,
     plan_columns,
     rows_of_columns,
@@ -50,7 +50,7 @@ class ByColumn:
         last_plan: The plan that was made last.
     """
 
-    options: Callable[[str], Options]
+    options: Callable[[str], ColumnOptions]
     last_plan: LastPlan
 
     def check(self, schema: pa.Schema) -> None:

@@ -33,8 +33,8 @@ from lance_lightning.checks import check_one_of, require
 from lance_lightning.columns import (
     CAST_DTYPES,
     IMAGE,
+    ColumnOptions,
     Nulls,
-    Options,
     is_file,
     is_list_of,
     is_other_file,
@@ -251,7 +251,7 @@ class Format:
             return None if self.nulls == "error" else parse_nulls(self.nulls)
         return parse_nulls(self.nulls[name]) if name in self.nulls else None
 
-    def _options(self, name: str) -> Options:
+    def _options(self, name: str) -> ColumnOptions:
         ragged = self.ragged
         dtype, floats = self.dtype, None
         if isinstance(dtype, Mapping):
@@ -261,7 +261,7 @@ class Format:
         if not is_ragged_policy(ragged):
             ragged = ragged.get(name, "pad")
         kind, padding = parse_ragged(ragged)
-        return Options(
+        return ColumnOptions(
             target="numpy" if self.name == "numpy" else "torch",
             nulls=self._nulls_of(name) or Nulls(),
             ragged=kind,

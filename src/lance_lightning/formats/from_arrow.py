@@ -13,10 +13,10 @@ from torch.utils.data import default_collate
 from lance_lightning.arrow import Unordered, is_bfloat16, is_bytes, is_text, sql_name
 from lance_lightning.checks import require
 from lance_lightning.columns import (
+    ColumnOptions,
     Library,
     NullCount,
     Nulls,
-    Options,
     check_fill,
     count_nulls,
     nulls_error,
@@ -103,7 +103,7 @@ class FromArrow:
                     missing += [counted] if count else []
             if self.name == "python" and _holds_uint64(field.type):
                 # Only for its check: Python's integers have no upper end, torch's do.
-                plan_field(field, Options("torch")).convert(array)
+                plan_field(field, ColumnOptions("torch")).convert(array)
             columns.append(array)
             fields.append(field)
         if missing:

@@ -16,9 +16,9 @@ from lance_lightning.checks import check_one_of
 from lance_lightning.columns import (
     CAST_DTYPES,
     Column,
-    Decoded,
-    Numbers,
-    Options,
+    ColumnOptions,
+    NumberColumn,
+    Unwrapped,
     as_numpy,
     convert_columns,
     plan_columns,
@@ -78,7 +78,7 @@ class Stacked:
     """
 
     name: str
-    options: Callable[[str], Options]
+    options: Callable[[str], ColumnOptions]
     last_plan: LastPlan
 
     def check(self, schema: pa.Schema) -> None:
@@ -134,17 +134,17 @@ class Stacked:
         dtype = _common_dtype(self.name, dtypes)
         check_one_of("dtype", dtype, CAST_DTYPES)
 
-        def cast(name: str) -> Options:
+        def cast(name: str) -> ColumnOptions:
             return replace(self.options(name), dtype=dtype)
 
         return replace(self, options=cast)._plan(schema)
 
 
-def _numbers_of(column: Column) -> Numbers | None:
+def _numbers_of(column: Column) -> NumberColumn | None:
     """Return the numbers that a column is in the end; None where it is not."""
-    while isinstance(column, Decoded):
+    while isinstance(column, Unwrapped):
         column = column.column
-    return column if isinstance(column, Numbers) else None
+    return column if isinstance(column, NumberColumn) else None
 
 
 def _common_dtype(name: str, dtypes: Mapping[str, torch.dtype]) -> str:

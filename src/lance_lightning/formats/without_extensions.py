@@ -8,7 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.arrow import is_bfloat16
-from lance_lightning.columns import Nulls, Options, RowShape, plan_field, row_shape_of
+from lance_lightning.columns import (
+    ColumnOptions,
+    Nulls,
+    RowShape,
+    plan_field,
+    row_shape_of,
+)
 
 
 def without_extensions(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -26,7 +32,7 @@ def _plain(array: pa.Array) -> pa.Array:
     if isinstance(arrow_type, pa.BaseExtensionType) and layout.shape:
         return _nested(array, layout)
     if is_bfloat16(arrow_type):
-        wide = Options("numpy", Nulls("mask"))
+        wide = ColumnOptions("numpy", Nulls("mask"))
         found = plan_field(pa.field("", arrow_type), wide).convert(array)
         return pa.array(found[""], pa.float32(), mask=~found["_mask"])
     if isinstance(array, pa.ExtensionArray):

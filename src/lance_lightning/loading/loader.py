@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lance_lightning.checks import check_int
-from lance_lightning.formats import pinned
+from lance_lightning.formats import page_locked
 from lance_lightning.loading.batch_reader import BatchReader
 from lance_lightning.loading.clock import EpochClock, Start
 from lance_lightning.loading.display import Facts, html_of, text_of
@@ -245,7 +245,7 @@ class LanceDataLoader:
                 for number, batch in batches:
                     if number == begin:
                         ahead.begin()
-                    yield pinned(batch) if pins else batch
+                    yield page_locked(batch) if pins else batch
                     batch = None
 
     def _windows(
@@ -260,7 +260,7 @@ class LanceDataLoader:
         for window in self._reader.read_bounded(rows, pool, threads):
             for part in map(self._reader.convert, self._reader.parts(window)):
                 if self._pins and not self._pins_batches:
-                    part = dataclasses.replace(part, data=pinned(part.data))
+                    part = dataclasses.replace(part, data=page_locked(part.data))
                 yield part
 
     @property

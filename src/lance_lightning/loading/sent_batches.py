@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from lance_lightning.formats import pinned
+from lance_lightning.formats import page_locked
 from lance_lightning.loading.batch_pickler import BatchPickler
 from lance_lightning.loading.held_blocks import LARGE_BYTES, Held
 from lance_lightning.loading.shared_pool import (
@@ -87,7 +87,7 @@ class SentBatches:
         batches: list[Any] = []
         try:
             for batch in self.unpack(Held()):
-                batches.append(pinned(batch))
+                batches.append(page_locked(batch))
         except Exception as error:
             return PinnedBatches(batches, error)
         return PinnedBatches(batches)

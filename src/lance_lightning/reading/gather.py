@@ -14,7 +14,7 @@ from lance_lightning.arrow import (
     concatenated,
     copied,
     empty_array,
-    taken,
+    take_rows,
 )
 from lance_lightning.errors import DataError
 from lance_lightning.reading.memory import MUCH_BYTES, BufferPool, Pool, padded
@@ -204,7 +204,7 @@ class _Variable:
 
     def put(self, chunk: pa.Array, places: Places, rows: Array | None) -> None:
         # A copy: Lance may hold the piece's other columns in the same memory.
-        self.chunks.append(copied(chunk) if rows is None else taken(chunk, rows))
+        self.chunks.append(copied(chunk) if rows is None else take_rows(chunk, rows))
 
     def finish(self) -> pa.Array:
         return concatenated(self.chunks) if self.chunks else empty_array(self._type)
@@ -257,7 +257,7 @@ class _Staged:
 
     def put(self, chunk: pa.Array, places: Places, rows: Array | None) -> None:
         if rows is not None:
-            chunk = taken(chunk, rows)
+            chunk = take_rows(chunk, rows)
         data = chunk
         if not _is_text(self._type):
             data = chunk.values

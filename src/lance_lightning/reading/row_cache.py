@@ -16,7 +16,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lance_lightning.arrow import Unordered, batch_of, ordered, taken, with_wide_index
+from lance_lightning.arrow import (
+    Unordered,
+    batch_of,
+    ordered,
+    take_rows,
+    with_wide_index,
+)
 from lance_lightning.cache_folder import build_once
 from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.reading.gather import RowGather, part_of
@@ -88,7 +94,7 @@ class CachedRows:
                 if sizes is None:
                     gather.put(pa.Table.from_batches([batch]), own, rows)
                     continue
-                arrays = [taken(column, rows) for column in batch.columns]
+                arrays = [take_rows(column, rows) for column in batch.columns]
                 piece = pa.Table.from_batches([batch_of(arrays, batch.schema)])
                 held += sizes.saw(piece)
                 if done < len(at) and overflows(held):
