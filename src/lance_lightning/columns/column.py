@@ -66,7 +66,7 @@ class ColumnOptions:
         ragged: What becomes of lists of unequal length, one of `RAGGED_POLICIES`.
         padding: How they are padded under the policy ``"pad"``.
         dtype: One of `CAST_DTYPES`, or None for the dtype of the schema.
-        floats: The same for columns of floats, and only those, that have no ``dtype``.
+        floats: The same, but only for columns of floats that have no ``dtype``.
         decoder: What a column of bytes is decoded by: ``"image"``, or a function of
             bytes. None leaves them as they are.
         feature: What a Hugging Face dataset says that the column is, if anything.
@@ -98,6 +98,31 @@ class Column(Protocol):
         Raises:
             DataError: Values or nulls that the target cannot hold.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedColumn:
+    """What columns share whose batch holds one value and, if asked for, its mask."""
+
+    name: str
+    options: ColumnOptions
+
+    def suffixes(self) -> tuple[str, ...]:
+        """Return the value's suffix, and the mask's where one was asked for."""
+        return ("", "_mask") if self.options.nulls.policy == "mask" else ("",)
+
+    def refuse_nulls(self, array: pa.Array) -> None:
+        """Raise a `NullError` where rows are null and nothing was said of nulls."""
+        if array.null_count and self.options.nulls.policy == "error":
+            raise null_error(self.name, array.null_count, len(array))
+
+    def with_mask(self, value: Any, array: pa.Array) -> dict[str, Any]:
+        """Return a converted value and, if asked for, a mask of shape (rows,)."""
+        out = {"": value}
+        if self.options.nulls.policy == "mask":
+            valid = array.is_valid().to_numpy(zero_copy_only=False)
+            out["_mask"] = from_numpy(valid, self.options.target)
+        return out
 
 
 def unsupported(name: str, arrow_type: pa.DataType, why: str) -> DataError:

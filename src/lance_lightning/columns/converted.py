@@ -94,7 +94,7 @@ def slice_columns(window: Mapping[str, Any], start: int, stop: int) -> dict[str,
 def rows_of_columns(
     window: Mapping[str, Any], start: int, stop: int
 ) -> list[dict[str, Any]]:
-    """Return rows ``start`` to ``stop`` of a converted window, one dict a row."""
+    """Return rows ``start`` to ``stop`` of a converted window, one dict per row."""
     columns: dict[str, Sequence[Any]] = {}
     for name, value in window.items():
         if isinstance(value, Ragged):

@@ -1,4 +1,4 @@
-"""Decoders: what makes a value of a row's encoded bytes, an image say."""
+"""Decoders: they make a value, such as an image, of a row's encoded bytes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from lance_lightning.arrow import is_bytes
 from lance_lightning.columns.column import (
     ColumnOptions,
+    MaskedColumn,
     Target,
     from_numpy,
     null_error,
@@ -27,7 +28,7 @@ from lance_lightning.errors import DecodeError
 
 IMAGE = "image"
 _CHANNELS = 3
-_DEEP = ("I", "F")  # Pillow's modes of more than 8 bits a channel
+_DEEP = ("I", "F")  # Pillow's modes of more than 8 bits per channel
 
 
 def decode_image(data: bytes) -> np.ndarray:
@@ -37,7 +38,7 @@ def decode_image(data: bytes) -> np.ndarray:
     torchvision's own decoder.
 
     Raises:
-        ValueError: It has more than 8 bits a channel, which would be cut off.
+        ValueError: It has more than 8 bits per channel, which would be cut off.
         OSError: It is no image, or a part of one.
     """
     from PIL import Image
@@ -57,7 +58,7 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 def function_of(decoder: Any) -> Callable[[bytes], Any]:
-    """Return the function that a decoder's name stands for."""
+    """Return the function that a decoder, or its name, means."""
     return decode_image if decoder == IMAGE else decoder
 
 
@@ -71,25 +72,17 @@ def functions_of(decoders: Any) -> list[tuple[str, Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedBytes:
+class DecodedBytes(MaskedColumn):
     """A column of bytes behind a decoder.
 
     Its batch is what was converted at once: values of one shape and dtype are stacked,
     others come as a list.
     """
 
-    name: str
-    options: ColumnOptions
-
-    def suffixes(self) -> tuple[str, ...]:
-        """Return the value's suffix, and the mask's where one was asked for."""
-        return ("", "_mask") if self.options.nulls.policy == "mask" else ("",)
-
     def convert(self, array: pa.Array) -> dict[str, Any]:
         """Return the decoded values, (rows, *shape) or a list, and a mask (rows,)."""
         nulls, target = self.options.nulls, self.options.target
-        if array.null_count and nulls.policy == "error":
-            raise null_error(self.name, array.null_count, len(array))
+        self.refuse_nulls(array)
         rows = array.to_pylist()
         if nulls.policy == "fill":
             rows = [nulls.value if row is None else row for row in rows]
@@ -97,11 +90,7 @@ class DecodedBytes:
             None if row is None else self.decoded(at, row)
             for at, row in enumerate(rows)
         ]
-        out = {"": _joined(values, self._blank(), target)}
-        if nulls.policy == "mask":
-            valid = array.is_valid().to_numpy(zero_copy_only=False)
-            out["_mask"] = from_numpy(valid, target)
-        return out
+        return self.with_mask(_joined(values, self._blank(), target), array)
 
     def decoded(self, at: int, data: bytes) -> Any:
         """Return what the decoder makes of the bytes of row ``at``."""
@@ -118,28 +107,20 @@ class DecodedBytes:
             ) from error
 
     def _blank(self) -> Any:
-        """Return what stands for a null where it has no neighbours' shape to take."""
+        """Return the value of a null where no neighbour tells its shape."""
         if self.options.decoder != IMAGE:
             return None
         return np.zeros((_CHANNELS, 0, 0), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedLists:
+class DecodedLists(MaskedColumn):
     """A column of lists of bytes behind a decoder: a list of values for each row."""
 
-    name: str
-    options: ColumnOptions
-
-    def suffixes(self) -> tuple[str, ...]:
-        """Return the value's suffix, and the mask's where one was asked for."""
-        return ("", "_mask") if self.options.nulls.policy == "mask" else ("",)
-
     def convert(self, array: pa.Array) -> dict[str, Any]:
-        """Return a list a row, empty for a null, and a mask of shape (rows,)."""
-        nulls, target = self.options.nulls, self.options.target
-        if array.null_count and nulls.policy != "mask":
-            raise null_error(self.name, array.null_count, len(array))
+        """Return a list per row, empty for a null, and a mask of shape (rows,)."""
+        target = self.options.target
+        self.refuse_nulls(array)  # they are never filled: planning refuses that
         offsets, data = parts_of_lists(array)
         if data.null_count:
             raise null_error(self.name, data.null_count, len(data), inside=True)
@@ -148,11 +129,7 @@ class DecodedLists:
             _each([one.decoded(row, value) for value in values[start:stop]], target)
             for row, (start, stop) in enumerate(itertools.pairwise(offsets))
         ]
-        out: dict[str, Any] = {"": lists}
-        if nulls.policy == "mask":
-            valid = array.is_valid().to_numpy(zero_copy_only=False)
-            out["_mask"] = from_numpy(valid, target)
-        return out
+        return self.with_mask(lists, array)
 
 
 def _joined(values: Sequence[Any], blank: Any, target: Target) -> Any:

@@ -1,4 +1,4 @@
-"""Values that stand for a null: whether one fits its column."""
+"""Values that replace a null: whether one fits its column."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lance_lightning.errors import ConfigError
 def check_fill(
     name: str, arrow_type: pa.DataType, value: Any, doing: str = "nulls fills"
 ) -> None:
-    """Raise a `ConfigError` unless ``value`` can stand in a column of ``arrow_type``.
+    """Raise a `ConfigError` unless a column of ``arrow_type`` can hold ``value``.
 
     Stricter than Arrow, which makes 1 of 1.5 for an integer.
     """

@@ -16,7 +16,12 @@ import torch
 from torch.utils.dlpack import from_dlpack
 
 from lance_lightning.arrow import is_bfloat16, sql_name
-from lance_lightning.columns.column import ColumnOptions, from_numpy, null_error
+from lance_lightning.columns.column import (
+    ColumnOptions,
+    MaskedColumn,
+    from_numpy,
+    null_error,
+)
 from lance_lightning.columns.dtypes import (
     NumberTypes,
     RowShape,
@@ -29,25 +34,19 @@ from lance_lightning.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, slots=True)
-class NumberColumn:
-    """A column of numbers: one a row, or the same shape in every row."""
+class NumberColumn(MaskedColumn):
+    """A column of numbers: one per row, or the same shape in every row."""
 
-    name: str
     layout: RowShape
     number: NumberTypes
-    options: ColumnOptions
     fill: Any = 0  # as it is stored
-
-    def suffixes(self) -> tuple[str, ...]:
-        """Return the value's suffix, and the mask's where one was asked for."""
-        return ("", "_mask") if self.options.nulls.policy == "mask" else ("",)
 
     def convert(self, array: pa.Array) -> dict[str, Any]:
         """Return a value of shape (rows, *row shape), and its mask."""
         leaves, valid = _leaves(array)
         values = _read(leaves, self.number.stored)
         if valid is not None and valid.size:
-            self._refuse_nulls(valid, len(array), inside=not array.null_count)
+            self._refuse_invalid(valid, len(array), inside=not array.null_count)
             values = np.where(valid, values, np.asarray(self.fill, values.dtype))
         out = {"": self._finish(self._arrange(self._cast(values), len(array)))}
         if self.options.nulls.policy == "mask":
@@ -77,7 +76,7 @@ class NumberColumn:
                 f"hold: {error}"
             ) from error
 
-    def _refuse_nulls(self, valid: np.ndarray, rows: int, inside: bool) -> None:
+    def _refuse_invalid(self, valid: np.ndarray, rows: int, inside: bool) -> None:
         if self.options.nulls.policy == "error":
             whole = valid.reshape(rows, -1).all(axis=1)
             raise null_error(self.name, int(rows - whole.sum()), rows, inside)
@@ -117,7 +116,7 @@ def plan_numbers(
         return None
     if options.dtype is not None:
         refuse_fractions(name, layout.leaf, options.dtype)
-    column = NumberColumn(name, layout, number, options)
+    column = NumberColumn(name, options, layout, number)
     if options.nulls.policy != "fill":
         return column
     fill, _ = column.constant(options.nulls.value, "nulls fills")

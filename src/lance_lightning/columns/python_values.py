@@ -12,8 +12,8 @@ import pyarrow as pa
 from lance_lightning.arrow import is_bytes, is_list, is_text, take_rows
 from lance_lightning.columns.column import (
     ColumnOptions,
+    MaskedColumn,
     count_nulls,
-    from_numpy,
     null_error,
     refuse_dtype,
     refuse_nanoseconds,
@@ -27,7 +27,7 @@ from lance_lightning.columns.times import refuse_times
 class Deferred:
     """A window's Python values, made when a batch is asked for.
 
-    Made at once they would hold the window's memory twice, and more.
+    Made all together they would hold the window's memory twice, and more.
 
     Args:
         array: The values in Arrow.
@@ -49,27 +49,15 @@ class Deferred:
 
 
 @dataclass(frozen=True, slots=True)
-class Texts:
+class Texts(MaskedColumn):
     """A column of str or bytes: a list for torch, an object array for numpy."""
 
-    name: str
     empty: str | bytes  # in the place of a null under a mask
-    options: ColumnOptions
-
-    def suffixes(self) -> tuple[str, ...]:
-        """Return the value's suffix, and the mask's where one was asked for."""
-        return ("", "_mask") if self.options.nulls.policy == "mask" else ("",)
 
     def convert(self, array: pa.Array) -> dict[str, Any]:
-        """Return one str or bytes a row, and a mask of shape (rows,)."""
-        nulls = self.options.nulls
-        if array.null_count and nulls.policy == "error":
-            raise null_error(self.name, array.null_count, len(array))
-        out: dict[str, Any] = {"": Deferred(array, self._values)}
-        if nulls.policy == "mask":
-            valid = array.is_valid().to_numpy(zero_copy_only=False)
-            out["_mask"] = from_numpy(valid, self.options.target)
-        return out
+        """Return one str or bytes per row, and a mask of shape (rows,)."""
+        self.refuse_nulls(array)
+        return self.with_mask(Deferred(array, self._values), array)
 
     def _values(self, array: pa.Array) -> Any:
         nulls = self.options.nulls
@@ -89,35 +77,24 @@ def plan_texts(
     refuse_dtype(name, arrow_type, options)
     if options.nulls.policy == "fill":
         check_fill(name, arrow_type, options.nulls.value)
-    return Texts(name, "" if is_text(arrow_type) else b"", options)
+    return Texts(name, options, "" if is_text(arrow_type) else b"")
 
 
 @dataclass(frozen=True, slots=True)
-class Objects:
-    """A column of lists or maps of Python values, one a row, as Arrow gives them.
+class Objects(MaskedColumn):
+    """A column of lists or maps of Python values, one per row, as Arrow gives them.
 
     A list for torch, an object array for numpy. Under a mask a null row is an empty
     list, and a null inside one stays None.
     """
 
-    name: str
-    options: ColumnOptions
-
-    def suffixes(self) -> tuple[str, ...]:
-        """Return the value's suffix, and the mask's where one was asked for."""
-        return ("", "_mask") if self.options.nulls.policy == "mask" else ("",)
-
     def convert(self, array: pa.Array) -> dict[str, Any]:
-        """Return one list a row (of pairs for a map), and a mask of shape (rows,)."""
+        """Return one list per row (of pairs for a map), and a mask of shape (rows,)."""
         masked = self.options.nulls.policy == "mask"
         nulls = 0 if masked else count_nulls(array)
         if nulls:
             raise null_error(self.name, nulls, len(array), not array.null_count)
-        out: dict[str, Any] = {"": Deferred(array, self._values)}
-        if masked:
-            valid = array.is_valid().to_numpy(zero_copy_only=False)
-            out["_mask"] = from_numpy(valid, self.options.target)
-        return out
+        return self.with_mask(Deferred(array, self._values), array)
 
     def _values(self, array: pa.Array) -> Any:
         refuse_times(self.name, array, "Python")

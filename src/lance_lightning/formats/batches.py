@@ -120,8 +120,8 @@ _NESTED = (torch.Tensor, np.ndarray, list)
 def _mapping_size(batch: Mapping[Any, Any]) -> int | None:
     """Return the rows of a mapping by column.
 
-    A list of tensors may be one a row (ragged lists) or one a place (torch's default
-    collate of lists), so that every other column is asked first.
+    A list of tensors may be one per row (ragged lists) or one per place (torch's
+    default collate of lists), so that every other column is asked first.
     """
     for certain in (True, False):
         for name, value in batch.items():

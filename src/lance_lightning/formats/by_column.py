@@ -72,7 +72,7 @@ class ByColumn:
     def rows(
         self, window: dict[str, Any], start: int, stop: int
     ) -> list[dict[str, Any]]:
-        """Return rows ``start`` to ``stop``, one dict a row."""
+        """Return rows ``start`` to ``stop``, one dict per row."""
         return rows_of_columns(window, start, stop)
 
     def num_rows(self, batch: Any) -> int:

@@ -1,8 +1,8 @@
 """Output formats: how a window of Arrow rows becomes batches.
 
 A window is what `Format.convert` returns: many batches' rows, converted once. Each
-batch is a slice of it: a view for torch, numpy and Arrow, whose rows belong to that
-batch alone, so that it may be changed in place. A `Format` plans its columns from the
+batch is a slice of it: a view for torch, numpy and Arrow, whose rows belong only to
+that batch, so that it may be changed in place. A `Format` plans its columns from the
 schema, so `Format.check` finds before a row is read whatever cannot work.
 
 | format | a batch | nulls, where nothing else is said |
@@ -77,7 +77,7 @@ class Format:
 
     Args:
         name: The output format.
-        nulls: ``"error"``; ``{"fill": value}``; ``"mask"``, for torch and numpy alone:
+        nulls: ``"error"``; ``{"fill": value}``; ``"mask"``, only for torch and numpy:
             a bool tensor ``NAME_mask`` of the column's shape, True where a value is.
             One of them for all columns, or a mapping by column; columns that it does
             not name are treated as by default.
@@ -86,7 +86,7 @@ class Format:
             ``NAME_lengths``; ``{"pad": value, "multiple": m}``, the same with another
             value and a width rounded up to a multiple of m; ``"values_offsets"``, all
             numbers end to end and ``NAME_offsets`` of rows + 1; ``"list"``, a list of
-            one tensor a row; ``"nested"``, for torch alone, a nested tensor.
+            one tensor per row; ``"nested"``, only for torch, a nested tensor.
         dtype: The dtype of the one tensor of torch_row and torch_col. For torch and
             numpy the dtype of all columns of floats (also inside lists and structs),
             or a mapping from column to dtype, which columns of decimals need. Values
@@ -185,7 +185,7 @@ class Format:
             )
 
     def check(self, schema: pa.Schema) -> None:
-        """Find out from the schema alone whether its columns can be converted.
+        """Find out, only from the schema, whether its columns can be converted.
 
         Raises:
             ConfigError: An unknown column in an argument, a fill value of another
@@ -224,7 +224,7 @@ class Format:
         return self._strategy.slice(window, start, stop)
 
     def rows(self, window: Any, start: int, stop: int) -> list[dict[str, Any]]:
-        """Return rows ``start`` to ``stop`` of a window, one dict a row.
+        """Return rows ``start`` to ``stop`` of a window, one dict per row.
 
         Values are tensors (0-d where a row has one number) and str for the torch
         formats, numpy's own for numpy and Python's for all others. A list is as long

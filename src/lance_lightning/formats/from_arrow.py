@@ -74,7 +74,7 @@ class FromArrow:
     def rows(
         self, window: pa.RecordBatch | Unordered, start: int, stop: int
     ) -> list[dict[str, Any]]:
-        """Return rows ``start`` to ``stop``, one dict a row."""
+        """Return rows ``start`` to ``stop``, one dict per row."""
         return _to_rows(window.slice(start, stop - start))
 
     def num_rows(self, batch: Any) -> int:
@@ -178,7 +178,7 @@ _FROM_ARROW: dict[str, Callable[[pa.RecordBatch], Any]] = {
 
 
 def _to_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Return Python values, one dict a row.
+    """Return Python values, one dict per row.
 
     Raises:
         DataError: A time that Python cannot hold.

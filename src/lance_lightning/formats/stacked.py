@@ -109,7 +109,7 @@ class Stacked:
     def rows(
         self, window: StackedWindow, start: int, stop: int
     ) -> list[dict[str, Any]]:
-        """Return rows ``start`` to ``stop``, one dict a row."""
+        """Return rows ``start`` to ``stop``, one dict per row."""
         return window.rows(start, stop)
 
     def num_rows(self, batch: Any) -> int:
@@ -141,7 +141,7 @@ class Stacked:
 
 
 def _numbers_of(column: Column) -> NumberColumn | None:
-    """Return the numbers that a column is in the end; None where it is not."""
+    """Return the column of numbers inside a column; None where there is none."""
     while isinstance(column, Unwrapped):
         column = column.column
     return column if isinstance(column, NumberColumn) else None
@@ -165,7 +165,7 @@ def _common_dtype(name: str, dtypes: Mapping[str, torch.dtype]) -> str:
 
 
 def _join(parts: list[np.ndarray], by_row: bool) -> np.ndarray:
-    """Join arrays of shape (rows, width); one alone is not copied."""
+    """Join arrays of shape (rows, width); a single one is not copied."""
     if len(parts) == 1:
         return parts[0] if by_row else parts[0].T
     rows, width = len(parts[0]), sum(part.shape[1] for part in parts)
