@@ -60,7 +60,7 @@ def check_bool(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def listed(names: Iterable[Any]) -> str:
+def quote_names(names: Iterable[Any]) -> str:
     """Return names for an error, as many as stay readable."""
     names = list(names)
     shown = ", ".join(repr(name) for name in names[:LISTED])
@@ -72,8 +72,8 @@ def check_one_of(name: str, value: Any, options: Iterable[Any]) -> None:
     """Raise a `ConfigError` that lists the options unless ``value`` is one."""
     options = tuple(options)
     if value not in options:
-        listed = ", ".join(repr(option) for option in options)
-        raise ConfigError(f"{name} must be one of {listed}, got {value!r}")
+        shown = ", ".join(repr(option) for option in options)
+        raise ConfigError(f"{name} must be one of {shown}, got {value!r}")
 
 
 def check_importable(name: str, function: Any) -> None:

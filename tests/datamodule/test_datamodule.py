@@ -455,7 +455,7 @@ def test_the_first_line_says_version_splits_and_training_steps(table, tmp_path, 
     said = [line for line in caplog.messages if line.startswith("Lance data: ")]
     assert said == [
         f"Lance data: {table}, version 1; splits: train 61 rows, val 21 rows, test 11 "
-        "rows, predict 10 rows; train: 8 steps of 8 rows a rank"
+        "rows, predict 10 rows; train: 8 steps of 8 rows per rank"
     ]
 
 

@@ -75,13 +75,16 @@ def test_a_module_shows_what_is_known_of_it_at_each_step(uri):
     loader = data.train_dataloader()
     data.val_dataloader()
     found = lines(data)
-    assert found >= COLUMNS | {"train 3 of 32 rows a rank", "val 1 of 32 rows a rank"}
+    assert found >= COLUMNS | {
+        "train 3 of 32 rows per rank",
+        "val 1 of 32 rows per rank",
+    }
     assert "splits train 80 rows, val 20 rows; " in " ".join(repr(data).split())
     data.teardown("fit")
     assert lines(data) == found
     assert lines(pickle.loads(pickle.dumps(data))) >= BEFORE
     assert lines(loader) >= COLUMNS | {"split train, 80 rows", "LanceDataLoader"}
-    assert "batches of an epoch 3 of 32 rows a rank" in lines(loader)
+    assert "batches of an epoch 3 of 32 rows per rank" in lines(loader)
 
 
 @pytest.mark.parametrize("kind", ["dataset", "iterable_dataset"])

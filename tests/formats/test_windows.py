@@ -12,7 +12,7 @@ import torch
 from lance.arrow import bfloat16_array
 from torch.utils.data import default_collate
 
-from lance_lightning.arrow.unordered import Unordered, ordered
+from lance_lightning.arrow.unordered import UnorderedRows, in_order
 from lance_lightning.errors import DataError
 from lance_lightning.formats.batches import batch_size_of
 from lance_lightning.formats.format import Format
@@ -156,8 +156,8 @@ def test_columns_that_lie_as_they_were_read_come_in_order(format):
     ]
     others = range(1, len(columns))
     read = pa.record_batch(as_read, batch.schema.names)
-    unordered = Unordered(read, others, order)
-    assert ordered(unordered) == batch
+    unordered = UnorderedRows(read, others, order)
+    assert in_order(unordered) == batch
     for start, stop in ((0, 4), (4, 9), (9, 10)):
         expected, found = (
             format.slice(format.convert(each), start, stop)

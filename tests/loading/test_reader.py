@@ -104,8 +104,8 @@ def test_an_epoch_of_many_windows_takes_no_memory_before_its_first_batch(
     # A row comes as often as the sampler likes: a million windows of one batch.
     data = LanceDataModule(uri, columns=["id"], batch_size=1, num_workers=workers)
     made = data.train_dataloader()
-    shard = dataclasses.replace(made.reader.stream.shard, num_rows=1_000_000)
-    stream = dataclasses.replace(made.reader.stream, shard=shard)
+    shard = dataclasses.replace(made.reader.stream.share, num_rows=1_000_000)
+    stream = dataclasses.replace(made.reader.stream, share=shard)
     sizes = dataclasses.replace(made.reader.sizes, grid=WindowGrid(1))
     many = dataclasses.replace(made.reader, stream=stream, sizes=sizes)
     before = sys.getallocatedblocks()

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from lance_lightning import LanceDataModule, Sequential, Shuffle
-from lance_lightning.arrow.unordered import ordered
+from lance_lightning.arrow.unordered import in_order
 from lance_lightning.loading.held_blocks import MOST_HELD, Held
 from lance_lightning.loading.shared_memory import PackedBatch, pack
 from lance_lightning.loading.shared_pool import SharedPool
@@ -51,7 +51,7 @@ def received(packed: PackedBatch) -> PackedBatch:
 def read(uri: str, pool: SharedPool, offsets: np.ndarray, names) -> pa.RecordBatch:
     windows = [sort_offsets(offsets)]
     (batch,) = read_windows(lance.dataset(uri), names, windows, 64, pool, Threads())
-    return ordered(batch)
+    return in_order(batch)
 
 
 @pytest.mark.parametrize(

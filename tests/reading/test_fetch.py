@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lance_lightning.arrow.unordered import ordered
+from lance_lightning.arrow.unordered import in_order
 from lance_lightning.reading import pieces
 from lance_lightning.reading.gather import RowGather
 from lance_lightning.reading.memory import SHARED_PART_BYTES, BufferPool
@@ -75,7 +75,7 @@ def read(dataset, offsets, row_bytes=64, columns=None, pool=None):
     (rows,) = read_windows(
         dataset, columns, windows, row_bytes, pool or BufferPool(), Threads()
     )
-    rows = ordered(rows)
+    rows = in_order(rows)
     rows.validate(full=True)
     return rows
 

@@ -51,7 +51,7 @@ def test_windows_are_bounded_by_the_bytes_that_come(
 
 
 def check_windows(reader) -> None:
-    requests = list(reader.requests(0, 0, reader.stream.shard.num_batches))
+    requests = list(reader.requests(0, 0, reader.stream.share.num_batches))
     rows = [reader.rows(*request) for request in requests]
     ids, most, batches = [], 0, []
     for window in reader.read_bounded(rows, BufferPool(), Threads()):

@@ -8,7 +8,7 @@ from lance_lightning.errors import SourceError
 from lance_lightning.sources.database import LanceDBSource
 from lance_lightning.sources.lance import LanceSource
 from lance_lightning.sources.separate import SeparateSources
-from lance_lightning.tables.secrets import explained, strip_secrets
+from lance_lightning.tables.secrets import explain_errors, strip_secrets
 from tests.helpers.ten_rows import SECRET, printed
 
 
@@ -59,7 +59,7 @@ def test_secret_in_lances_own_message_is_not_shown():
     options = {"aws_secret_access_key": SECRET, "allow_http": "true"}
     with (
         pytest.raises(SourceError) as caught,
-        explained("opening", "s3://bucket/x", options, "look up"),
+        explain_errors("opening", "s3://bucket/x", options, "look up"),
     ):
         raise OSError(f"true: denied for {SECRET}, /src/rust/store.rs:1:2")
     assert str(caught.value) == "opening failed: true: denied for ***; look up"
@@ -70,7 +70,7 @@ def test_error_keeps_its_cause_when_the_remedy_cannot_be_found():
     def remedy():
         raise OSError(f"listing denied for {SECRET}")
 
-    raising = explained("opening", "s3://b/x", {}, remedy)
+    raising = explain_errors("opening", "s3://b/x", {}, remedy)
     kept = r"gone.*not be listed .*OSError"
     with pytest.raises(SourceError, match=kept) as caught, raising:
         raise ValueError("gone")

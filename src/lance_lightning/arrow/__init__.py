@@ -15,7 +15,7 @@ from lance_lightning.arrow.blob_fields import (
     refuse_blob,
 )
 from lance_lightning.arrow.extension_types import register_extension_types
-from lance_lightning.arrow.fixed_width import Layout
+from lance_lightning.arrow.fixed_width import FixedWidth
 from lance_lightning.arrow.kinds import (
     is_bfloat16,
     is_bytes,
@@ -24,24 +24,24 @@ from lance_lightning.arrow.kinds import (
     nested_type,
 )
 from lance_lightning.arrow.sql_names import quoted, sql_name
-from lance_lightning.arrow.unordered import Unordered, ordered
+from lance_lightning.arrow.unordered import UnorderedRows, in_order
 
 __all__ = [
     "BLOB_KEY",
-    "Layout",
-    "Unordered",
+    "FixedWidth",
+    "UnorderedRows",
     "batch_of",
     "bytes_of_blobs",
     "concatenated",
     "copied",
     "empty_array",
+    "in_order",
     "is_bfloat16",
     "is_blob",
     "is_bytes",
     "is_list",
     "is_text",
     "nested_type",
-    "ordered",
     "quoted",
     "refuse_blob",
     "register_extension_types",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 
-class Layout:
+class FixedWidth:
     """A fixed-width type taken apart: list levels outside, a primitive inside."""
 
     def __init__(self, lists: list[pa.DataType], leaf: pa.DataType) -> None:
@@ -19,7 +19,7 @@ class Layout:
         self.row_bytes = self.per_row[-1] * leaf.byte_width
 
     @staticmethod
-    def of(type_: pa.DataType) -> Layout | None:
+    def of(type_: pa.DataType) -> FixedWidth | None:
         """Return the layout, or None for a type of another kind."""
         if isinstance(type_, pa.BaseExtensionType):
             type_ = type_.storage_type
@@ -38,7 +38,7 @@ class Layout:
         )
         if not fixed or type_.byte_width == 0:
             return None
-        return Layout(lists, type_)
+        return FixedWidth(lists, type_)
 
     def array(
         self,

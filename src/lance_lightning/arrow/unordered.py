@@ -12,7 +12,7 @@ from lance_lightning.types import Array
 
 
 @dataclass(frozen=True, slots=True)
-class Unordered:
+class UnorderedRows:
     """Rows of which only the columns of fixed width are in order.
 
     The others are as they were read and are put in order with each batch: that takes
@@ -21,7 +21,7 @@ class Unordered:
     Args:
         batch: The rows.
         others: The numbers of the columns that are not in order: of those that have no
-            `Layout`.
+            `FixedWidth`.
         order: Where these have each row, int64 of shape (rows,).
     """
 
@@ -51,6 +51,6 @@ class Unordered:
         return batch_of(arrays, self.batch.schema)
 
 
-def ordered(rows: pa.RecordBatch | Unordered) -> pa.RecordBatch:
+def in_order(rows: pa.RecordBatch | UnorderedRows) -> pa.RecordBatch:
     """Return the rows of a window in order."""
-    return rows.slice(0, rows.num_rows) if isinstance(rows, Unordered) else rows
+    return rows.slice(0, rows.num_rows) if isinstance(rows, UnorderedRows) else rows

@@ -109,4 +109,4 @@ def _rows(loader: LanceDataLoader, batch: Any, batch_idx: int) -> int:
     if makes_batches and not reader.transforms:
         return reader.format.num_rows(batch)  # the share knows only the mean
     # The shorter of two training loaders begins again within the epoch.
-    return reader.stream.shard.rows_of_batch(batch_idx % len(loader))
+    return reader.stream.share.rows_of_batch(batch_idx % len(loader))

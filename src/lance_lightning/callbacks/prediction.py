@@ -17,7 +17,7 @@ class _BatchIndices(Sequence[list[int]]):
         self._stream = loader.reader.stream
 
     def __len__(self) -> int:
-        return self._stream.shard.num_batches
+        return self._stream.share.num_batches
 
     @overload
     def __getitem__(self, batch: int) -> list[int]: ...
@@ -29,7 +29,7 @@ class _BatchIndices(Sequence[list[int]]):
         if isinstance(batch, slice):
             return [self[number] for number in range(*batch.indices(len(self)))]
         stream = self._stream
-        return stream.shard.indices(stream.order, 0, batch, batch + 1)[0].tolist()
+        return stream.share.indices(stream.order, 0, batch, batch + 1)[0].tolist()
 
 
 class PredictedRows(_IndexBatchSamplerWrapper):

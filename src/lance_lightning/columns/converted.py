@@ -19,7 +19,7 @@ from lance_lightning.columns.column import (
     nulls_error,
 )
 from lance_lightning.columns.lists import Ragged
-from lance_lightning.columns.python_values import Deferred
+from lance_lightning.columns.python_values import LazyValues
 from lance_lightning.errors import NullError
 
 
@@ -65,7 +65,7 @@ def convert_columns(
 
 def _ordered(value: Any, order: np.ndarray) -> Any:
     """Return what a column became with row i where ``order[i]`` was."""
-    if isinstance(value, Deferred | Ragged):
+    if isinstance(value, LazyValues | Ragged):
         return replace(value, order=order)
     if isinstance(value, dict):  # a struct's fields
         return {name: _ordered(part, order) for name, part in value.items()}

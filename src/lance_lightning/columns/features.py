@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lance_lightning.checks import listed
+from lance_lightning.checks import quote_names
 from lance_lightning.errors import ConfigError
 
 _KEY = b"huggingface"
@@ -82,7 +82,8 @@ def class_names(schema: Any, column: str) -> list[str]:
     named = list(_with_class_names(features))
     raise ConfigError(
         f"the table does not say what the classes of column {column!r} are called; "
-        f"columns with class names: {listed(named)}. They are what a ClassLabel of "
+        f"columns with class names: {quote_names(named)}. They are what a ClassLabel "
+        "of "
         "Hugging Face's datasets says, and part of a table that was made of one"
     )
 

@@ -24,7 +24,7 @@ from lance_lightning.columns.times import refuse_times
 
 
 @dataclass(frozen=True, slots=True)
-class Deferred:
+class LazyValues:
     """A window's Python values, made when a batch is asked for.
 
     Made all together they would hold the window's memory twice, and more.
@@ -57,7 +57,7 @@ class Texts(MaskedColumn):
     def convert(self, array: pa.Array) -> dict[str, Any]:
         """Return one str or bytes per row, and a mask of shape (rows,)."""
         self.refuse_nulls(array)
-        return self.with_mask(Deferred(array, self._values), array)
+        return self.with_mask(LazyValues(array, self._values), array)
 
     def _values(self, array: pa.Array) -> Any:
         nulls = self.options.nulls
@@ -94,7 +94,7 @@ class Objects(MaskedColumn):
         nulls = 0 if masked else count_nulls(array)
         if nulls:
             raise null_error(self.name, nulls, len(array), not array.null_count)
-        return self.with_mask(Deferred(array, self._values), array)
+        return self.with_mask(LazyValues(array, self._values), array)
 
     def _values(self, array: pa.Array) -> Any:
         refuse_times(self.name, array, "Python")

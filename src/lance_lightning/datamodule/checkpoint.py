@@ -21,7 +21,7 @@ def saved_source(snapshot: Snapshot) -> SourceState:
     )
 
 
-def repinned(
+def repin(
     source: Source,
     current: Snapshot,
     saved: SourceState,
@@ -89,7 +89,7 @@ def _missing(
 ) -> tuple[Snapshot, str | None]:
     if strip_secrets(current.uri) == saved.uri:
         raise StateError(
-            "the rows of the checkpoint are not to be had any more: its version was "
+            "the rows of the checkpoint are no longer available: its version was "
             f"cleaned up, or the table was removed and written anew ({why}):{both}"
             "tag a version that a run needs (dataset.tags.create(name, version)) so "
             f"that clean-up keeps it; to train on the table as it is, {AFRESH}"
@@ -102,7 +102,9 @@ def _missing(
     return current, f"reading another table than the checkpoint's:{both}"
 
 
-def adopted(sampler: Sampler, saved: LoaderState, global_batch_size: int) -> Sampler:
+def adopt_sizes(
+    sampler: Sampler, saved: LoaderState, global_batch_size: int
+) -> Sampler:
     """Return the sampler, with sizes that were left open as the checkpoint has them.
 
     When it was saved they had been derived from the data. With another global batch

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lance_lightning.callbacks import PredictedRows
 from lance_lightning.checks import check_one_of
 from lance_lightning.columns import features_of_columns
-from lance_lightning.datamodule.checkpoint import adopted
+from lance_lightning.datamodule.checkpoint import adopt_sizes
 from lance_lightning.datamodule.config import ModuleConfig
 from lance_lightning.datamodule.fit_position import FitPosition
 from lance_lightning.datamodule.pins import PinnedTables
@@ -141,7 +141,7 @@ class LoaderFactory:
             num_workers=self.config.num_workers,
             dataloader_kwargs=self.config.dataloader_kwargs,
             clock=self.fit.clock(at) if train else None,
-            start=partial(self.start, reader.stream.shard.world, at if train else None),
+            start=partial(self.start, reader.stream.share.world, at if train else None),
             is_restored=self.fit.is_restored_by_module,
         )
         if stage == "predict":
@@ -151,8 +151,8 @@ class LoaderFactory:
     def dataset(self, split: str) -> LanceMapDataset:
         """Return a split as a torch ``Dataset``, without the user's functions."""
         plan = self.tables.plan(split)
-        shard = EvalShare(plan.num_rows, 1, World())
-        stream = Stream(plan, shard, PlanOrder(plan.num_rows), self.config.seed)
+        share = EvalShare(plan.num_rows, 1, World())
+        stream = Stream(plan, share, PlanOrder(plan.num_rows), self.config.seed)
         return LanceMapDataset(
             self._reader("dataset", split, Transforms(), lambda _: stream)
         )
@@ -198,20 +198,20 @@ class LoaderFactory:
         world, plan = world or self.world(), self.tables.plan(split)
         if stage != "train":
             size = self.config.eval_batch_size or self.config.rows_per_rank(world)
-            shard = EvalShare(plan.num_rows, size, world)
-            if shard.uneven:
+            evaluated = EvalShare(plan.num_rows, size, world)
+            if evaluated.uneven:
                 rank_zero_warn(
                     f"{plan.num_rows} rows of split {plan.name!r} over {world.size} "
                     "ranks at batch size 1: some ranks make one step less than "
                     "others, since every row is read exactly once; a strategy that "
                     "synchronises in every step can hang, eval_batch_size=2 cannot"
                 )
-            return Stream(plan, shard, PlanOrder(plan.num_rows), self.config.seed)
+            return Stream(plan, evaluated, PlanOrder(plan.num_rows), self.config.seed)
         batch = self.config.rows_per_step(world)
         sampler = self.config.sampler
         saved = None if at is None else self.fit.saved(at)
         if saved is not None:
-            sampler = adopted(sampler, saved, batch)
+            sampler = adopt_sizes(sampler, saved, batch)
         order = sampler.order_of(
             TrainingSplit(
                 plan=plan,

@@ -101,7 +101,7 @@ class LanceDataModule(SplitAccess):
             all or a mapping by column: ``"pad"``, zeros to the batch's longest and
             ``NAME_lengths``; ``{"pad": value, "multiple": m}``, the same with another
             value and width; ``"values_offsets"``, all numbers end to end and
-            ``NAME_offsets``; ``"list"``, one tensor a row; ``"nested"``, torch's
+            ``NAME_offsets``; ``"list"``, one tensor per row; ``"nested"``, torch's
             nested tensors.
         decoders: What ``torch`` and ``numpy`` make of columns of bytes: ``"image"``
             decodes PNG, JPEG, WebP and others to uint8 (3, H, W), a function makes of

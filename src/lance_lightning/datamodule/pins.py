@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lance_lightning.checks import check_one_of
 from lance_lightning.datamodule.arguments import splits_of_source
-from lance_lightning.datamodule.checkpoint import repinned, saved_source
+from lance_lightning.datamodule.checkpoint import repin, saved_source
 from lance_lightning.datamodule.ranks import Ranks
 from lance_lightning.errors import LanceLightningError
 from lance_lightning.loading import SourceState
@@ -177,7 +177,7 @@ class PinnedTables:
         found, notes = dict(self._snapshots), []
         if set(saved) == set(found):
             for name, source in self._sources.items():
-                found[name], note = repinned(
+                found[name], note = repin(
                     source, found[name], saved[name], stage, self._cache_dir
                 )
                 notes += [] if note is None else [note]

@@ -18,7 +18,8 @@ SMALL_BYTES = 1 << 20
 def log_run(tables: str, stage: str, loaders: Sequence[LanceDataLoader]) -> None:
     """Log versions, splits and steps, and what several loaders mean."""
     steps = ", ".join(
-        f"{len(loader)} steps of {loader.batch_size} rows a rank" for loader in loaders
+        f"{len(loader)} steps of {loader.batch_size} rows per rank"
+        for loader in loaders
     )
     rank_zero_info(f"Lance data: {tables}; {stage}: {steps}")
 
@@ -35,8 +36,8 @@ def log_training(loaders: Sequence[LanceDataLoader]) -> None:
             "RandomSplit({'train': 0.8, 'val': 0.2})"
         )
     for loader in loaders:
-        shard = loader.reader.stream.shard
-        _log_last_batch(shard)
+        share = loader.reader.stream.share
+        _log_last_batch(share)
         _log_left_out(loader)
         if loader.reader.cached is None:
             _warn_small_fragments(loader.reader)
@@ -44,16 +45,16 @@ def log_training(loaders: Sequence[LanceDataLoader]) -> None:
 
 def _log_left_out(loader: LanceDataLoader) -> None:
     stream = loader.reader.stream
-    shard = stream.shard
-    if shard.left_out_batches:
+    share = stream.share
+    if share.left_out_batches:
         rank_zero_info(
-            f"Lance data: {shard.left_out_batches} of the sampler's "
+            f"Lance data: {share.left_out_batches} of the sampler's "
             f"{stream.order.batches_per_epoch} "
-            f"batches are left out of each epoch: {shard.world.size} ranks take one "
+            f"batches are left out of each epoch: {share.world.size} ranks take one "
             "each in every step"
         )
-    ranks = shard.world.size
-    note = stream.order.left_out(shard.num_rows_of_rank * ranks, ranks)
+    ranks = share.world.size
+    note = stream.order.left_out(share.num_rows_of_rank * ranks, ranks)
     if note is not None:
         rank_zero_info(f"Lance data: {note}")
 
@@ -72,15 +73,15 @@ def _warn_small_fragments(reader: BatchReader) -> None:
     )
 
 
-def _log_last_batch(shard: Share) -> None:
-    if shard.repeated_rows:
+def _log_last_batch(share: Share) -> None:
+    if share.repeated_rows:
         rank_zero_info(
             f"Lance data: the last global batch has fewer rows than the "
-            f"{shard.world.size} ranks, so {shard.repeated_rows} rows repeat in it; "
+            f"{share.world.size} ranks, so {share.repeated_rows} rows repeat in it; "
             "drop_last=True leaves it out"
         )
-    elif shard.last_batch_rows == 1 and shard.batch_size > 1:
+    elif share.last_batch_rows == 1 and share.batch_size > 1:
         rank_zero_info(
-            "Lance data: the last batch has one row a rank, on which batch norm fails "
-            "in training; drop_last=True leaves it out"
+            "Lance data: the last batch has one row per rank, on which batch norm "
+            "fails in training; drop_last=True leaves it out"
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from lance_lightning.arrow import Unordered
+from lance_lightning.arrow import UnorderedRows
 from lance_lightning.columns import (
     Column,
     ColumnOptions,
@@ -57,10 +57,10 @@ class ByColumn:
         """Raise unless each column can be converted."""
         self._columns(schema)
 
-    def convert(self, rows: pa.RecordBatch | Unordered) -> dict[str, Any]:
+    def convert(self, rows: pa.RecordBatch | UnorderedRows) -> dict[str, Any]:
         """Return rows as a window: the value of each column."""
         columns = self._columns(rows.schema)
-        if isinstance(rows, Unordered):
+        if isinstance(rows, UnorderedRows):
             arrays = rows.batch.columns
             return convert_columns(columns, arrays, rows.others, rows.order)
         return convert_columns(columns, rows.columns)

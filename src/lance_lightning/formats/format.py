@@ -28,7 +28,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from lance_lightning.arrow import Unordered, is_bytes, refuse_blob
+from lance_lightning.arrow import UnorderedRows, is_bytes, refuse_blob
 from lance_lightning.checks import check_one_of, require
 from lance_lightning.columns import (
     CAST_DTYPES,
@@ -62,7 +62,7 @@ class _Strategy(Protocol):
 
     def check(self, schema: pa.Schema) -> None: ...
 
-    def convert(self, rows: pa.RecordBatch | Unordered) -> Any: ...
+    def convert(self, rows: pa.RecordBatch | UnorderedRows) -> Any: ...
 
     def slice(self, window: Any, start: int, stop: int) -> Any: ...
 
@@ -208,7 +208,7 @@ class Format:
             self._check_decoded(schema)
         self._strategy.check(schema)
 
-    def convert(self, rows: pa.RecordBatch | Unordered) -> Any:
+    def convert(self, rows: pa.RecordBatch | UnorderedRows) -> Any:
         """Return rows, any number of them, as a window to be sliced.
 
         torch and numpy windows share the rows' memory where they can, and may be

@@ -10,7 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch.utils.data import default_collate
 
-from lance_lightning.arrow import Unordered, is_bfloat16, is_bytes, is_text, sql_name
+from lance_lightning.arrow import (
+    UnorderedRows,
+    is_bfloat16,
+    is_bytes,
+    is_text,
+    sql_name,
+)
 from lance_lightning.checks import require
 from lance_lightning.columns import (
     ColumnOptions,
@@ -61,18 +67,22 @@ class FromArrow:
             elif self.name in _EXTRAS:
                 _refuse_unmade(self.name, field)
 
-    def convert(self, rows: pa.RecordBatch | Unordered) -> pa.RecordBatch | Unordered:
+    def convert(
+        self, rows: pa.RecordBatch | UnorderedRows
+    ) -> pa.RecordBatch | UnorderedRows:
         """Return rows with their nulls settled: the window is Arrow."""
-        if isinstance(rows, Unordered):
+        if isinstance(rows, UnorderedRows):
             return replace(rows, batch=self._with_nulls_settled(rows.batch))
         return self._with_nulls_settled(rows)
 
-    def slice(self, window: pa.RecordBatch | Unordered, start: int, stop: int) -> Any:
+    def slice(
+        self, window: pa.RecordBatch | UnorderedRows, start: int, stop: int
+    ) -> Any:
         """Return rows ``start`` to ``stop`` as one batch."""
         return _FROM_ARROW[self.name](window.slice(start, stop - start))
 
     def rows(
-        self, window: pa.RecordBatch | Unordered, start: int, stop: int
+        self, window: pa.RecordBatch | UnorderedRows, start: int, stop: int
     ) -> list[dict[str, Any]]:
         """Return rows ``start`` to ``stop``, one dict per row."""
         return _to_rows(window.slice(start, stop - start))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from lance_lightning.arrow import Unordered, ordered
+from lance_lightning.arrow import UnorderedRows, in_order
 from lance_lightning.checks import check_one_of
 from lance_lightning.columns import (
     CAST_DTYPES,
@@ -85,9 +85,9 @@ class Stacked:
         """Raise unless all columns are numbers of one tensor."""
         self.last_plan.of(schema, self._plan)
 
-    def convert(self, rows: pa.RecordBatch | Unordered) -> StackedWindow:
+    def convert(self, rows: pa.RecordBatch | UnorderedRows) -> StackedWindow:
         """Return rows as one tensor."""
-        batch = ordered(rows)
+        batch = in_order(rows)
         columns = self.last_plan.of(batch.schema, self._plan)
         shapes, parts = {}, []
         values = convert_columns(columns, batch.columns)

@@ -58,7 +58,7 @@ def _up_to_bytes(files: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def tar_rows(files: list[Path]) -> Input:
-    """WebDataset's tars: a row a sample, a column an ending."""
+    """WebDataset's tars: one row per sample, one column per ending."""
     scans = [_samples_in(path) for path in files]
     counts = [count for count, _ in scans]
     endings = sorted(set().union(*(found for _, found in scans)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lance_lightning.arrow import Unordered, sql_name
+from lance_lightning.arrow import UnorderedRows, sql_name
 from lance_lightning.columns import nulls_error
 from lance_lightning.errors import DecodeError, NullError, TransformError, WorkerError
 from lance_lightning.formats import Format, move
@@ -99,7 +99,7 @@ class BatchReader(WindowReader):
             return replace(window, data=self.format.convert(window.data))
         except DecodeError as error:
             at = error.row or 0
-            if isinstance(window.data, Unordered):  # it was counted as read
+            if isinstance(window.data, UnorderedRows):  # it was counted as read
                 at = int(np.flatnonzero(window.data.order == at)[0])
             ids = self.row_ids(window.row_offsets[at : at + 1])
             raise DecodeError(f"{error}; row ids {ids}", error.row) from error.__cause__
@@ -144,7 +144,7 @@ class BatchReader(WindowReader):
             self.stream.seed,
             window.epoch,
             window.first + at * window.stride,
-            self.stream.shard.world.rank,
+            self.stream.share.world.rank,
             window.row_offsets[start : start + window.sizes[at]],
         )
 

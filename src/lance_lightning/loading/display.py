@@ -211,7 +211,7 @@ def batches_shown(loaders: Mapping[str, Iterable[Any]]) -> Facts:
     """Return the batches of an epoch of each stage, from its loaders."""
     found = {
         stage: ", ".join(
-            f"{len(loader)} of {loader.batch_size} rows a rank" for loader in each
+            f"{len(loader)} of {loader.batch_size} rows per rank" for loader in each
         )
         for stage, each in loaders.items()
     }

@@ -88,8 +88,8 @@ class LanceIterableDataset(IterableDataset[Any]):
 
     def __len__(self) -> int:
         """Return the batches of an epoch on this rank, or its rows where unbatched."""
-        shard = self._reader.stream.shard
-        return shard.num_batches if self._batched else shard.num_rows_of_rank
+        share = self._reader.stream.share
+        return share.num_batches if self._batched else share.num_rows_of_rank
 
     def __repr__(self) -> str:
         return text_of(self, lambda: self._reader.facts())
@@ -144,7 +144,7 @@ class LanceIterableDataset(IterableDataset[Any]):
 
     def _note_epoch(self, epoch: int, worker: int) -> None:
         """Warn where training reads an epoch for the second time."""
-        if worker or not self._reader.stream.shard.is_training:
+        if worker or not self._reader.stream.share.is_training:
             return
         if int(self._epochs[1]) == epoch:
             warnings.warn(
@@ -187,7 +187,7 @@ class LanceIterableDataset(IterableDataset[Any]):
 
     def _requests(self, epoch: int, first: int, stride: int) -> Iterator[Request]:
         """Yield what to read at once: as many of its batches as without workers."""
-        windows = self._reader.windows(first, self._reader.stream.shard.num_batches)
+        windows = self._reader.windows(first, self._reader.stream.share.num_batches)
         while group := list(itertools.islice(windows, stride)):
             start, last = group[0][0], group[-1][1]
             mine = start + (first - start) % stride
@@ -219,7 +219,7 @@ class LanceIterableDataset(IterableDataset[Any]):
         at = self._at
         if at.epoch != self.epoch:
             at = Position(self.epoch, 0)
-        elif at.batch >= self._reader.stream.shard.num_batches and at.worker is None:
+        elif at.batch >= self._reader.stream.share.num_batches and at.worker is None:
             at = Position(at.epoch + 1, 0)
         state = IterableState(
             loader=replace(

@@ -44,7 +44,7 @@ def state_of(
         batch: Its next batch.
         steps: Steps of the trainer's epoch, where a trainer has one.
     """
-    shard, order = stream.shard, stream.order
+    share, order = stream.share, stream.order
     by_rank = order.depends_on_ranks or order.batches_per_epoch is not None
     return LoaderState(
         epoch=epoch,
@@ -55,9 +55,9 @@ def state_of(
         num_rows=stream.plan.num_rows,
         seed=stream.seed,
         sampler=order.state(),
-        global_batch_size=shard.global_batch_size,
-        drop_last=shard.drop_last,
-        world_size=shard.world.size if by_rank else None,
+        global_batch_size=share.global_batch_size,
+        drop_last=share.drop_last,
+        world_size=share.world.size if by_rank else None,
     )
 
 
@@ -119,7 +119,7 @@ class LanceDataLoader:
     @property
     def batch_size(self) -> int:
         """Rows per rank per step."""
-        return self._reader.stream.shard.batch_size
+        return self._reader.stream.share.batch_size
 
     @property
     def clock(self) -> EpochClock | None:
@@ -133,7 +133,7 @@ class LanceDataLoader:
 
     def __len__(self) -> int:
         """Return the steps of an epoch, the same on every rank."""
-        return self._reader.stream.shard.num_batches
+        return self._reader.stream.share.num_batches
 
     def __repr__(self) -> str:
         return text_of(self, self._facts)
@@ -142,7 +142,7 @@ class LanceDataLoader:
         return html_of(self, self._facts)
 
     def _facts(self) -> Facts:
-        batches = f"{len(self)} of {self.batch_size} rows a rank"
+        batches = f"{len(self)} of {self.batch_size} rows per rank"
         return {**self._reader.facts(), "batches of an epoch": batches}
 
     def __iter__(self) -> Iterator[Any]:
@@ -270,7 +270,7 @@ class LanceDataLoader:
 
     @property
     def _pins_batches(self) -> bool:
-        """Whether each batch is pinned, and not the window: functions make new ones."""
+        """Whether to page-lock each batch, not the window: functions make new ones."""
         return self._pins and bool(self._reader.transforms)
 
     def _from_workers(self, requests: Requests) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from lance_lightning.arrow import Layout
+from lance_lightning.arrow import FixedWidth
 from lance_lightning.loading.held_blocks import Held
 from lance_lightning.loading.shared_pool import (
     STREAMS,
@@ -111,7 +111,7 @@ class PackedBatch:
     def _column(self, type_: pa.DataType, data: pa.Buffer, place: _Place) -> pa.Array:
         if place.streamed:
             return pa.ipc.open_stream(data).read_next_batch().column(0)
-        layout = Layout.of(type_)
+        layout = FixedWidth.of(type_)
         assert layout is not None
         return layout.array(type_, self._rows, data, [None] * len(layout.per_row))
 
@@ -171,7 +171,7 @@ class _Part:
 
 def _values_in(column: pa.Array, pool: SharedPool) -> _Part | None:
     """Return where in shared memory a column is, if it has nothing but values."""
-    layout = Layout.of(column.type)
+    layout = FixedWidth.of(column.type)
     if column.offset or not len(column) or layout is None:
         return None
     *bitmaps, data = column.buffers()

@@ -208,7 +208,7 @@ def window_grid(
             user's functions may have made them much larger than the rows.
         piece_rows: Rows of a piece; None is what `PIECE_BYTES` hold.
     """
-    shard, period = stream.shard, stream.order.read_period
+    share, period = stream.share, stream.order.read_period
     rows = stream.batch_rows
     fit = max(1, WINDOW_BYTES // (row_bytes * rows))
     if most_batches is not None:
@@ -223,7 +223,7 @@ def window_grid(
     if fit < period:
         return WindowGrid(max(s for s in range(1, fit + 1) if period % s == 0))
     # The last buffer takes in what does not fill one of its own.
-    tail = max(0, (shard.num_full_batches // period - 1) * period)
+    tail = max(0, (share.num_full_batches // period - 1) * period)
     return WindowGrid(fit - fit % period, tail)
 
 

@@ -31,13 +31,13 @@ class Stream:
 
     Args:
         plan: The rows of the split.
-        shard: Which of an epoch's positions are this replica's.
+        share: Which of an epoch's positions are this replica's.
         order: The order of an epoch.
         seed: Seed of the order and of the user's functions.
     """
 
     plan: Plan
-    shard: Share
+    share: Share
     order: Order
     seed: int
 
@@ -52,7 +52,7 @@ class Stream:
         Raises:
             ConfigError: The order gives what are no rows of the split.
         """
-        indices, sizes = self.shard.indices(self.order, epoch, first, last)
+        indices, sizes = self.share.indices(self.order, epoch, first, last)
         rows = self.plan.num_rows
         if len(indices) and not (indices.min() >= 0 and indices.max() < rows):
             wrong = indices[(indices < 0) | (indices >= rows)]
@@ -76,8 +76,8 @@ class Stream:
     @property
     def batch_rows(self) -> int:
         """Rows of a batch of this replica, about."""
-        shard = self.shard
-        return max(1, -(-shard.num_rows_of_rank // max(1, shard.num_batches)))
+        share = self.share
+        return max(1, -(-share.num_rows_of_rank // max(1, share.num_batches)))
 
     def begin(self, epoch: int) -> None:
         """Draw an epoch's order where that is not a function of numbers.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from lance_lightning.arrow import Unordered
+from lance_lightning.arrow import UnorderedRows
 from lance_lightning.loading.sizing import WINDOW_BYTES, ReadSizes
 from lance_lightning.loading.stream import Stream, Window, WindowRows
 from lance_lightning.loading.window_grid import Requests
@@ -189,7 +189,7 @@ class WindowReader:
         pool: Pool,
         threads: Threads,
         overflows: Callable[[int], bool] = lambda held: False,
-    ) -> Iterator[pa.RecordBatch | Unordered]:
+    ) -> Iterator[pa.RecordBatch | UnorderedRows]:
         row_sizes = self.sizes.row_sizes
         if self.cached is not None:
             return self.cached.read_windows(asked, pool, row_sizes, overflows)
@@ -240,7 +240,7 @@ def _batches_of(rows: WindowRows, most: int) -> int:
     return max(1, int(np.searchsorted(ends, most, side="right")))
 
 
-def _window(data: pa.RecordBatch | Unordered, rows: WindowRows) -> Window:
+def _window(data: pa.RecordBatch | UnorderedRows, rows: WindowRows) -> Window:
     return Window(
         data, rows.epoch, rows.first, rows.sizes, rows.row_offsets, rows.stride
     )

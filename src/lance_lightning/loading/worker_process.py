@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import Dataset
 
-from lance_lightning.arrow import ordered
+from lance_lightning.arrow import in_order
 from lance_lightning.errors import WorkerError
 from lance_lightning.loading.batch_reader import BatchReader
 from lance_lightning.loading.sent_batches import Message, Sendable
@@ -93,7 +93,7 @@ class AnsweredWindows(Dataset[Any]):
             window, seen = reader.read_first(rows, pool, self._threads, limit)
             if reader.cuts_batches:
                 return self._cut(reader, window, seen)
-            sent = Sendable(pack(ordered(window.data), self._shared))
+            sent = Sendable(pack(in_order(window.data), self._shared))
         except SharedMemoryFullError as error:
             return Answer([], None, error, is_full=True)
         return Answer(list(window.sizes), seen, sent)

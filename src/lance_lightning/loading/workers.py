@@ -55,7 +55,7 @@ class Workers:
     ) -> None:
         reader.transforms.check_picklable()
         self._reader = reader
-        windows = reader.requests(0, 0, reader.stream.shard.num_batches)
+        windows = reader.requests(0, 0, reader.stream.share.num_batches)
         self._num_workers = min(num_workers, max(1, len(windows)))
         self._options = dict(options)
         self._held = Held()

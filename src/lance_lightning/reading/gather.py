@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.arrow import (
-    Layout,
-    Unordered,
+    FixedWidth,
+    UnorderedRows,
     batch_of,
     concatenated,
     copied,
@@ -76,13 +76,13 @@ class RowGather:
                 done += count
                 start += len(chunk)
 
-    def finish(self) -> pa.RecordBatch | Unordered:
+    def finish(self) -> pa.RecordBatch | UnorderedRows:
         """Return the window."""
         assert self._schema is not None
         batch = batch_of([column.finish() for column in self._columns], self._schema)
         if self._in_order or not self._others:
             return batch
-        return Unordered(batch, self._others, self._order)
+        return UnorderedRows(batch, self._others, self._order)
 
 
 def part_of(places: Places, start: int, count: int) -> Places:
@@ -94,7 +94,7 @@ def part_of(places: Places, start: int, count: int) -> Places:
 
 def _columns(schema: pa.Schema, rows: int, pool: Pool) -> list[_Column]:
     """Return what collects each column."""
-    layouts = [Layout.of(type_) for type_ in schema.types]
+    layouts = [FixedWidth.of(type_) for type_ in schema.types]
     sizes = [padded(rows * layout.row_bytes) for layout in layouts if layout]
     memory_of = iter(memories(sizes, pool))
     columns: list[_Column] = []
@@ -142,7 +142,7 @@ class _Fixed:
     def __init__(
         self,
         type_: pa.DataType,
-        layout: Layout,
+        layout: FixedWidth,
         rows: int,
         memory: Array,
         buffer: pa.Buffer,
@@ -215,7 +215,7 @@ def _value_bytes(type_: pa.DataType) -> int:
     if _is_text(type_):
         return 1
     if pa.types.is_list(type_) or pa.types.is_large_list(type_):
-        layout = Layout.of(type_.value_type)
+        layout = FixedWidth.of(type_.value_type)
         plain = not isinstance(type_.value_type, pa.BaseExtensionType)
         if layout is not None and plain and not layout.lists:
             return int(layout.row_bytes)

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.arrow import (
-    Unordered,
+    UnorderedRows,
     batch_of,
-    ordered,
+    in_order,
     take_rows,
     with_wide_index,
 )
@@ -63,7 +63,7 @@ class CachedRows:
         pool: Pool,
         sizes: RowSizes | None = None,
         overflows: Callable[[int], bool] = lambda held: False,
-    ) -> Iterator[pa.RecordBatch | Unordered]:
+    ) -> Iterator[pa.RecordBatch | UnorderedRows]:
         """Read windows of rows, each in its order, as `fetch.read_windows` does.
 
         Args:
@@ -211,7 +211,7 @@ def _chunks(
         )
         try:
             for batch in batches:
-                yield ordered(batch)
+                yield in_order(batch)
                 start, most = start + asked.popleft(), chunk
             return
         except WindowOverflow:

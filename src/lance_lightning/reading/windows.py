@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.arrow import (
-    Unordered,
+    UnorderedRows,
     batch_of,
     concatenated,
     empty_array,
-    ordered,
+    in_order,
 )
 from lance_lightning.reading.gather import RowGather
 from lance_lightning.reading.memory import Pool
@@ -63,7 +63,7 @@ def read_windows(
     door: Door = directly,
     sizes: RowSizes | None = None,
     overflows: Callable[[int], bool] = lambda held: False,
-) -> Iterator[pa.RecordBatch | Unordered]:
+) -> Iterator[pa.RecordBatch | UnorderedRows]:
     """Read windows of rows, each in its order; pieces are read ahead across them.
 
     Args:
@@ -195,7 +195,7 @@ def _as_read(table: pa.Table, pool: Pool) -> pa.RecordBatch:
     if copied:
         gather = RowGather(len(table), pool)
         gather.put(table.select(copied), slice(0, len(table)))
-        arrays = dict(zip(copied, ordered(gather.finish()).columns, strict=True))
+        arrays = dict(zip(copied, in_order(gather.finish()).columns, strict=True))
     if own:
         arrays[largest] = _one_array(table.column(largest))
     return batch_of([arrays[number] for number in range(len(sizes))], table.schema)

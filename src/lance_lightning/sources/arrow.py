@@ -24,7 +24,7 @@ from lance_lightning.tables import (
     Snapshot,
     check_filter_text,
     content_digest,
-    explained,
+    explain_errors,
     open_at,
     schema_digest,
 )
@@ -87,7 +87,7 @@ class ArrowSource(Source):
             "cast or drop the columns that Lance cannot store, or give the cache more "
             "room (cache_dir=...)"
         )
-        with explained(f"storing an {self.describe()}", "", {}, remedy):
+        with explain_errors(f"storing an {self.describe()}", "", {}, remedy):
             lance.write_dataset(self.table, str(folder))
 
 

@@ -14,12 +14,12 @@ from lance_lightning.frozen import fields_of, values_of
 from lance_lightning.tables import (
     Snapshot,
     check_filter_text,
-    checked_out,
+    check_out,
     from_environment,
     identity_of,
     open_newest,
+    resolve_tag,
     strip_secrets,
-    tagged,
     without_environment,
 )
 
@@ -104,8 +104,8 @@ class StoredSource(Source):
         branch = None if self.branch == "main" else self.branch
         chosen = self.version
         if self.tag is not None:
-            branch, chosen = tagged(newest, uri, options, self.tag)
-        dataset = checked_out(newest, uri, options, branch, version or chosen)
+            branch, chosen = resolve_tag(newest, uri, options, self.tag)
+        dataset = check_out(newest, uri, options, branch, version or chosen)
         found = identity_of(dataset)
         snapshot = Snapshot(uri, found.version, branch, options, found)
         snapshot.opened_as(dataset)

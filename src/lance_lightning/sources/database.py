@@ -7,7 +7,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from lance_lightning.checks import listed
+from lance_lightning.checks import quote_names
 from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.frozen import spec
 from lance_lightning.sources.base import StoredSource, checked_uri
@@ -15,7 +15,7 @@ from lance_lightning.tables import (
     SCHEME,
     RemotePlace,
     Snapshot,
-    explained,
+    explain_errors,
     local_path,
     strip_secrets,
 )
@@ -132,16 +132,16 @@ class LanceDBSource(StoredSource):
 
         options = dict(self.storage_options or {})
         doing = f"connecting to the LanceDB database at {strip_secrets(self.uri)!r}"
-        with explained(doing, self.uri, options, "check URI and storage options"):
+        with explain_errors(doing, self.uri, options, "check URI and storage options"):
             database = lancedb.connect(self.uri, storage_options=options or None)
         path = list(self.namespace or ())
 
         def remedy() -> str:
-            return f"tables there are: {listed(_table_names(database, path))}"
+            return f"tables there are: {quote_names(_table_names(database, path))}"
 
         doing = f"opening {self.describe()}"
         # Each kind of namespace raises an error of its own.
-        with explained(doing, self.uri, options, remedy, caught=(Exception,)):
+        with explain_errors(doing, self.uri, options, remedy, caught=(Exception,)):
             return str(database.open_table(self.table, namespace_path=path).uri)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from lance_lightning.errors import ConfigError, SourceError
-from lance_lightning.tables import explained, strip_secrets
+from lance_lightning.tables import explain_errors, strip_secrets
 from lance_lightning.types import ROW_ID, ROW_OFFSET
 
 MEMORY_BYTES = 4 << 30  # what is copied out of an in-memory database, at most
@@ -137,7 +137,7 @@ def stored_table(table: Any) -> StoredTable:
         **(table.latest_storage_options() or {}),
     }
     doing = f"opening the LanceDB table at {strip_secrets(str(table.uri))!r}"
-    with explained(doing, str(table.uri), options, "open the table again"):
+    with explain_errors(doing, str(table.uri), options, "open the table again"):
         dataset = table.to_lance()
     version, newest = int(table.version), int(dataset.latest_version)
     branch = table.current_branch()
@@ -224,7 +224,7 @@ def permutation_parts(permutation: Any) -> PermutationParts:
 
     Raises:
         ConfigError: It has a transform of its own, or no row.
-        SourceError: Its rows are not to be had.
+        SourceError: Its rows cannot be read.
     """
     base, output_format = permutation.base_table, _format_of(permutation)
     if is_in_memory(base):

@@ -27,7 +27,7 @@ from lance_lightning.sources.lancedb_internals import (
 )
 from lance_lightning.tables import (
     Snapshot,
-    explained,
+    explain_errors,
     identity_of,
     open_at,
     strip_secrets,
@@ -123,7 +123,9 @@ def live_source(value: Any) -> Any:
     if is_kind(value, "lance.torch.data", "SafeLanceDataset"):
         uri, options = str(value.uri), value.dataset_options
         doing = f"opening the SafeLanceDataset at {strip_secrets(uri)!r}"
-        with explained(doing, uri, options.get("storage_options") or {}, "open it"):
+        with explain_errors(
+            doing, uri, options.get("storage_options") or {}, "open it"
+        ):
             return _dataset_source(lance.dataset(uri, **options))
     if isinstance(value, lance.LanceDataset):
         return _dataset_source(value)
@@ -165,7 +167,9 @@ def _branch_of(
     A handle that was checked out does not say its branch, so what is there is
     compared.
     """
-    with explained(f"listing the branches of {strip_secrets(uri)}", uri, options, ""):
+    with explain_errors(
+        f"listing the branches of {strip_secrets(uri)}", uri, options, ""
+    ):
         branches = sorted(dataset.branches.list())
     for branch in branches:
         if uri.rstrip("/").endswith(f"/tree/{branch}"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lance_lightning.checks import listed
+from lance_lightning.checks import quote_names
 from lance_lightning.errors import ConfigError
 from lance_lightning.frozen import fields_of, refuse_unknown, spec
 from lance_lightning.sources.base import Source
@@ -73,7 +73,7 @@ class SeparateSources:
         if split not in self.sources:
             raise ConfigError(
                 f"no source for split {split!r}; sources there are for: "
-                f"{listed(self.sources)}"
+                f"{quote_names(self.sources)}"
             )
         return self.sources[split]
 

@@ -9,17 +9,17 @@ from lance_lightning.tables.identity import (
 )
 from lance_lightning.tables.opening import (
     absolute,
-    checked_out,
+    check_out,
     local_path,
     open_at,
     open_newest,
-    tagged,
+    resolve_tag,
 )
 from lance_lightning.tables.plan import Plan, range_plan, save_offsets
 from lance_lightning.tables.projection import check_filter_text
 from lance_lightning.tables.remote import SCHEME, RemotePlace
 from lance_lightning.tables.secrets import (
-    explained,
+    explain_errors,
     from_environment,
     strip_secrets,
     without_environment,
@@ -36,9 +36,9 @@ __all__ = [
     "Snapshot",
     "absolute",
     "check_filter_text",
-    "checked_out",
+    "check_out",
     "content_digest",
-    "explained",
+    "explain_errors",
     "from_environment",
     "identity_of",
     "local_path",
@@ -46,11 +46,11 @@ __all__ = [
     "open_newest",
     "range_plan",
     "read_table",
+    "resolve_tag",
     "save_offsets",
     "scan_table",
     "schema_digest",
     "strip_secrets",
-    "tagged",
     "with_blobs",
     "without_environment",
 ]

@@ -8,10 +8,10 @@ from typing import Any
 
 import lance
 
-from lance_lightning.checks import LISTED, listed
+from lance_lightning.checks import LISTED, quote_names
 from lance_lightning.errors import SourceError
 from lance_lightning.forks import refuse_fork
-from lance_lightning.tables.secrets import explained, strip_secrets
+from lance_lightning.tables.secrets import explain_errors, strip_secrets
 
 
 def open_newest(uri: str, options: Mapping[str, str | None]) -> Any:
@@ -23,7 +23,7 @@ def open_newest(uri: str, options: Mapping[str, str | None]) -> Any:
     def remedy() -> str:
         return f"check the URI and the storage options{tables_in(uri)}"
 
-    with explained(doing, uri, options, remedy):
+    with explain_errors(doing, uri, options, remedy):
         return lance.dataset(uri, storage_options=dict(options) or None)
 
 
@@ -37,10 +37,10 @@ def open_at(
             return lance.dataset(uri, version, storage_options=dict(options) or None)
         except (ValueError, OSError):
             pass  # found again, and explained, below
-    return checked_out(open_newest(uri, options), uri, options, branch, version)
+    return check_out(open_newest(uri, options), uri, options, branch, version)
 
 
-def checked_out(
+def check_out(
     newest: Any,
     uri: str,
     options: Mapping[str, str | None],
@@ -62,7 +62,7 @@ def checked_out(
             "version)), or choose one that is there"
         )
 
-    with explained(f"opening version {version} of {place}", uri, options, remedy):
+    with explain_errors(f"opening version {version} of {place}", uri, options, remedy):
         return newest.checkout_version((branch, version))
 
 
@@ -70,28 +70,31 @@ def _branch_head(
     newest: Any, uri: str, options: Mapping[str, str | None], branch: str
 ) -> Any:
     place = strip_secrets(uri)
-    with explained(f"listing the branches of {place}", uri, options, "try again"):
+    with explain_errors(f"listing the branches of {place}", uri, options, "try again"):
         there = newest.branches.list()
     if branch not in there:
         raise SourceError(
             f"no branch {branch!r} at {place}, so nothing can be read from it; "
-            f"branches there are: {listed(sorted(there))}; leave branch out for main"
+            f"branches there are: {quote_names(sorted(there))}; leave branch out for "
+            "main"
         )
-    with explained(f"opening branch {branch!r} of {place}", uri, options, "try again"):
+    with explain_errors(
+        f"opening branch {branch!r} of {place}", uri, options, "try again"
+    ):
         return newest.checkout_version((branch, None))
 
 
-def tagged(
+def resolve_tag(
     newest: Any, uri: str, options: Mapping[str, str | None], tag: str
 ) -> tuple[str | None, int]:
     """Return branch and version of a tag: only its version would mean main's."""
     place = strip_secrets(uri)
-    with explained(f"listing the tags of {place}", uri, options, "try again"):
+    with explain_errors(f"listing the tags of {place}", uri, options, "try again"):
         there = newest.tags.list()
     if tag not in there:
         raise SourceError(
             f"no tag {tag!r} at {place}, so no version can be chosen by it; "
-            f"tags there are: {listed(sorted(there))}"
+            f"tags there are: {quote_names(sorted(there))}"
         )
     return there[tag]["branch"], int(there[tag]["version"])
 
@@ -103,7 +106,7 @@ def check_environment(options: Mapping[str, str | None]) -> None:
         raise SourceError(
             "storage options that the environment held where the table was pinned are "
             "missing in this process, so it cannot be opened; set the environment "
-            f"variables {listed(missing)} here too"
+            f"variables {quote_names(missing)} here too"
         )
 
 
@@ -125,7 +128,7 @@ def tables_in(uri: str) -> str:
     if folder is None or not folder.is_dir():
         return ""
     tables = sorted(path.name for path in folder.glob("*.lance"))
-    return f"; Lance datasets in that folder: {listed(tables)}" if tables else ""
+    return f"; Lance datasets in that folder: {quote_names(tables)}" if tables else ""
 
 
 def local_path(uri: str) -> Path | None:

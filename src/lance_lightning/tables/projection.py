@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from lance_lightning.arrow import quoted
-from lance_lightning.checks import listed
+from lance_lightning.checks import quote_names
 from lance_lightning.errors import ConfigError, SourceError
 from lance_lightning.tables.sql import Names, check_filter_sql, check_sql
 from lance_lightning.types import ROW_ID, ROW_OFFSET
@@ -73,7 +73,9 @@ def _expressions(schema: Any, columns: Columns) -> dict[str, str]:
     counts = Counter(name for name, _ in pairs)
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
-        raise ConfigError(f"columns must name a column once; twice: {listed(twice)}")
+        raise ConfigError(
+            f"columns must name a column once; twice: {quote_names(twice)}"
+        )
     by_sql, known = isinstance(columns, Mapping), {*schema.names, *SYSTEM_COLUMNS}
     return {
         name: _expression(schema, known, name, asked, by_sql) for name, asked in pairs
@@ -105,7 +107,7 @@ def _refuse_backquotes(schema: Any) -> None:
             others = [other for other in schema.names if "`" not in other]
             raise SourceError(
                 f"{_backquote(name, quoted(name))}, or name the others, "
-                f"columns=[{listed(others)}]"
+                f"columns=[{quote_names(others)}]"
             )
 
 
@@ -134,7 +136,8 @@ def _unknown_column(schema: Any, name: str) -> str:
     close = difflib.get_close_matches(bare, schema.names, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return (
-        f"unknown column {name!r}{hint}; columns there are: {listed(schema.names)} "
+        f"unknown column {name!r}{hint}; columns there are: "
+        f"{quote_names(schema.names)} "
         "(a SQL expression is written as a mapping: {new name: expression})"
     )
 

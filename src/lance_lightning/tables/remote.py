@@ -21,7 +21,7 @@ import pyarrow as pa
 from lance_lightning.errors import DataError, SourceError
 from lance_lightning.tables.identity import Identity, hex_digest, schema_digest
 from lance_lightning.tables.projection import SYSTEM_COLUMNS
-from lance_lightning.tables.secrets import explained, strip_secrets
+from lance_lightning.tables.secrets import explain_errors, strip_secrets
 from lance_lightning.types import ROW_OFFSET
 
 SCHEME = "db://"
@@ -79,7 +79,7 @@ class RemotePlace:
         Raises:
             SourceError: As `open` does.
         """
-        with self.explained(f"opening the remote table {self.describe()}"):
+        with self.explain_errors(f"opening the remote table {self.describe()}"):
             table = self._connected(options)
             if branch is not None:
                 table = table.branches.checkout(branch)
@@ -106,9 +106,9 @@ class RemotePlace:
         )
         return database.open_table(self.table, namespace_path=[*self.namespace])
 
-    def explained(self, doing: str) -> AbstractContextManager[None]:
+    def explain_errors(self, doing: str) -> AbstractContextManager[None]:
         """Turn what LanceDB raises into a `SourceError` that shows no key."""
-        return explained(
+        return explain_errors(
             doing,
             self.host_override or self.uri,
             {"key": os.environ.get(API_KEY)},
@@ -263,7 +263,7 @@ class RemoteDataset:
 
     def _reading(self, what: str) -> AbstractContextManager[None]:
         place = f"{self._place.describe()}, version {self.version}"
-        return self._place.explained(f"reading {what} of the remote table {place}")
+        return self._place.explain_errors(f"reading {what} of the remote table {place}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def _secrets(uri: str, options: Mapping[str, str | None]) -> list[str]:
 
 
 @contextmanager
-def explained(
+def explain_errors(
     doing: str,
     uri: str,
     options: Mapping[str, str | None],

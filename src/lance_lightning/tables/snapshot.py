@@ -10,14 +10,14 @@ import lance
 import pyarrow as pa
 
 from lance_lightning.arrow import bytes_of_blobs, register_extension_types
-from lance_lightning.checks import listed
+from lance_lightning.checks import quote_names
 from lance_lightning.errors import SourceError
 from lance_lightning.forks import refuse_fork
 from lance_lightning.tables.identity import Identity
 from lance_lightning.tables.open_datasets import open_datasets, open_verified
 from lance_lightning.tables.projection import Columns, asked_of_lance, check_filter, one
 from lance_lightning.tables.secrets import (
-    explained,
+    explain_errors,
     from_environment,
     strip_secrets,
     without_environment,
@@ -192,10 +192,10 @@ class Snapshot:
         reason = ""
 
         def remedy() -> str:
-            there = listed(self.schema.names)
+            there = quote_names(self.schema.names)
             return f"{literal_hint(reason)}columns there are: {there}"
 
-        with explained(doing, self.uri, self.storage_options, remedy):
+        with explain_errors(doing, self.uri, self.storage_options, remedy):
             try:
                 return self.open().scanner(**asked).projected_schema
             except Exception as error:

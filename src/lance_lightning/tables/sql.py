@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from lance_lightning.arrow import quoted
-from lance_lightning.checks import listed
+from lance_lightning.checks import quote_names
 from lance_lightning.errors import SourceError
 from lance_lightning.tables.sql_tokens import Token, tokens
 
@@ -116,7 +116,7 @@ def check_sql(sql: str, names: Names, doing: str) -> None:
             hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
             raise SourceError(
                 f"{doing} names {path[0].text}, and no column has that name{hint}; "
-                f"columns there are: {listed(names.columns)}"
+                f"columns there are: {quote_names(names.columns)}"
             )
     _refuse_ambiguous(found, paths, names, doing)
 
@@ -243,7 +243,7 @@ def _refuse_constant(
 ) -> None:
     shown = " ".join(token.text for token in part)
     meant = [name for token in texts for name in names.close(token.value)]
-    hint = f"such as {meant[0]}" if meant else f"{listed(names.columns)}"
+    hint = f"such as {meant[0]}" if meant else f"{quote_names(names.columns)}"
     raise SourceError(
         f"{doing} names no column in {shown}, only text, so that it is the same for "
         f"every row: write a column without quotes, or in backquotes, {hint}"

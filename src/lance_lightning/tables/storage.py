@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from lance_lightning.errors import SourceError
-from lance_lightning.tables.opening import checked_out, open_newest
-from lance_lightning.tables.secrets import explained, strip_secrets
+from lance_lightning.tables.opening import check_out, open_newest
+from lance_lightning.tables.secrets import explain_errors, strip_secrets
 from lance_lightning.tables.snapshot import Snapshot
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def read_table(
     def remedy() -> str:
         return _what_was_lost(snapshot, reason)
 
-    with explained(
+    with explain_errors(
         f"{doing} of {snapshot.describe()}",
         snapshot.uri,
         snapshot.storage_options,
@@ -100,7 +100,7 @@ def _what_was_lost(snapshot: Snapshot, reason: str) -> str:
             "Bring it back, and resume from a checkpoint"
         )
     try:
-        checked_out(newest, uri, options, snapshot.branch, snapshot.version)
+        check_out(newest, uri, options, snapshot.branch, snapshot.version)
     except SourceError:
         return _version_is_gone(snapshot, newest)
     try:
