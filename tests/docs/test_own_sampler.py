@@ -128,13 +128,14 @@ def test_an_order_that_cannot_work_is_an_error(page, change, message):
         batches(Sampler())
 
 
-def test_a_sampler_without_an_order_is_an_error(page):
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_sampler_without_an_order_is_an_error(page, num_workers):
     class Sampler:
         def order_of(self, split):
             return None
 
     with pytest.raises(ConfigError, match="order_of returned None, which is no order"):
-        batches(Sampler())
+        batches(Sampler(), num_workers=num_workers)
 
 
 def test_a_run_resumes_at_the_batch_where_it_was(page, tmp_path):

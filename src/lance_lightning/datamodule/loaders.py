@@ -223,9 +223,9 @@ class LoaderFactory:
                 row_bytes=row_bytes,
             )
         )
+        share = training_share(order, batch, world, self.config.drop_last)
         if self.config.num_workers:
             order.check_importable()
-        share = training_share(order, batch, world, self.config.drop_last)
         return Stream(plan, share, order, self.config.seed)
 
 

@@ -8,13 +8,17 @@ from typing import ClassVar
 import numpy as np
 
 from lance_lightning.checks import check_int
-from lance_lightning.ordering.share import Rows, check_batches, check_rows
+from lance_lightning.ordering.share import (
+    PositionShare,
+    check_batches,
+    check_rows,
+)
 from lance_lightning.ordering.world import World
 from lance_lightning.types import Ints
 
 
 @dataclass(frozen=True, slots=True)
-class EvalShare:
+class EvalShare(PositionShare):
     """The share of one rank in validation, test or prediction.
 
     Each row comes exactly once over all ranks, in the order of the plan, and every
@@ -72,13 +76,6 @@ class EvalShare:
     def last_batch_rows(self) -> int:
         """Rows in this rank's last batch."""
         return self.rows_of_batch(self.num_batches - 1)
-
-    def indices(
-        self, order: Rows, epoch: int, first: int, last: int
-    ) -> tuple[Ints, Ints]:
-        """Return the rows of batches; see `Share.indices`."""
-        positions, sizes = self.positions(first, last)
-        return order.indices(positions, epoch), sizes
 
     def positions(self, first: int, last: int) -> tuple[Ints, Ints]:
         """Return the positions of this rank's batches ``[first, last)``.

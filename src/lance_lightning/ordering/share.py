@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol
 
 from lance_lightning.checks import check_int
@@ -80,6 +81,23 @@ class Share(Protocol):
         Raises:
             ConfigError: The epoch has no such batches.
         """
+
+
+class PositionShare(ABC):
+    """A share of positions: the order says which row is at each of them."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def positions(self, first: int, last: int) -> tuple[Ints, Ints]:
+        """Return the positions of batches ``[first, last)``, and rows of each batch."""
+
+    def indices(
+        self, order: Rows, epoch: int, first: int, last: int
+    ) -> tuple[Ints, Ints]:
+        """Return the rows of batches; see `Share.indices`."""
+        positions, sizes = self.positions(first, last)
+        return order.indices(positions, epoch), sizes
 
 
 def check_rows(num_rows: int, world: World) -> None:

@@ -13,13 +13,18 @@ import numpy as np
 
 from lance_lightning.checks import check_int
 from lance_lightning.errors import ConfigError
-from lance_lightning.ordering.share import Rows, check_batches, check_rows
+from lance_lightning.ordering.share import (
+    PositionShare,
+    Rows,
+    check_batches,
+    check_rows,
+)
 from lance_lightning.ordering.world import World
 from lance_lightning.types import Ints
 
 
 @dataclass(frozen=True, slots=True)
-class TrainShare:
+class TrainShare(PositionShare):
     """The share of one rank in an epoch of training.
 
     Global batch t is the positions ``[t G, (t + 1) G)`` for every world size, G the
@@ -109,13 +114,6 @@ class TrainShare:
     def left_out_batches(self) -> int:
         """Batches that the order makes and no rank gets: it makes none."""
         return 0
-
-    def indices(
-        self, order: Rows, epoch: int, first: int, last: int
-    ) -> tuple[Ints, Ints]:
-        """Return the rows of batches; see `Share.indices`."""
-        positions, sizes = self.positions(first, last)
-        return order.indices(positions, epoch), sizes
 
     def positions(self, first: int, last: int) -> tuple[Ints, Ints]:
         """Return the positions of this rank's batches ``[first, last)``.
